@@ -1,0 +1,189 @@
+//! The validated configuration: what the rest of the program reads.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::secret::Secret;
+use crate::licence::Licence;
+use crate::tenant::Policy;
+
+/// The whole configuration, licence files and secret files read.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub server: Server,
+    pub ops: Ops,
+    pub admin: Admin,
+    /// The document server of the default tenant.
+    pub document_server: Arc<DocumentServer>,
+    pub enforcement: Enforcement,
+    pub store: Store,
+    pub validate: Validate,
+    pub log: Log,
+    pub notify: Option<Notify>,
+    /// Every licence that the files state, in the order of the files.
+    pub licences: Vec<DeclaredLicence>,
+    pub apps: Vec<DeclaredApp>,
+    /// The default tenant first; its name is [`crate::tenant::DEFAULT_TENANT`].
+    pub tenants: Vec<Tenant>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Server {
+    pub listen: Vec<SocketAddr>,
+    /// Worker threads; at least 1.
+    pub workers: usize,
+    pub state_directory: PathBuf,
+    /// Clients that may reach `/info` and `/internal`.
+    pub operators: Vec<IpNet>,
+    /// Peers whose `X-Forwarded-*` headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Ops {
+    pub listen: SocketAddr,
+}
+
+#[derive(Clone, Debug)]
+pub struct Admin {
+    pub socket: PathBuf,
+}
+
+/// One or several equal document servers.
+#[derive(Clone, Debug)]
+pub struct DocumentServer {
+    /// `host:port`, at least one; resolved when connecting.
+    pub addresses: Vec<String>,
+    pub strip_version_prefix: bool,
+    /// Public virtual path without a trailing slash: `""` or `"/docs"`.
+    pub path_prefix: String,
+    /// Largest command body that is read, in bytes.
+    pub command_body_limit: usize,
+    pub secrets: TokenSecrets,
+    pub connect_timeout: Duration,
+    pub read_timeout: Duration,
+    pub build: BuildFacts,
+}
+
+/// The document server's JWT secrets. `None`: its tokens are off.
+///
+/// Several keys in one place are all accepted (rotation), the first is used for signing.
+#[derive(Clone, Debug, Default)]
+pub struct TokenSecrets {
+    pub browser: Option<Vec<Secret>>,
+    pub inbox: Option<Vec<Secret>>,
+    pub session: Option<Vec<Secret>>,
+}
+
+/// What `server.*` of the license command says until the document server itself was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BuildFacts {
+    /// 0 open source, 1 Enterprise, 2 Developer.
+    pub package_type: u8,
+    /// ISO 8601 with milliseconds, as the document server prints it.
+    pub date: String,
+    pub version: String,
+    pub number: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Enforcement {
+    pub policy: Policy,
+    pub reconnect_grace: Duration,
+    /// 1 to 100.
+    pub warning_percent: u8,
+}
+
+#[derive(Clone, Debug)]
+pub struct Store {
+    pub backend: StoreBackend,
+}
+
+#[derive(Clone, Debug)]
+pub enum StoreBackend {
+    Embedded { path: PathBuf },
+    Redis { url: Secret, on_failure: OnFailure, lease: Duration },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFailure {
+    Deny,
+    Allow,
+}
+
+#[derive(Clone, Debug)]
+pub struct Validate {
+    pub path: String,
+    pub language: Language,
+    pub allowed_origins: Vec<String>,
+    pub failures_per_minute: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Language {
+    Zh,
+    En,
+}
+
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// `tracing`'s filter syntax.
+    pub level: String,
+    pub format: LogFormat,
+    pub access: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Auto,
+    Human,
+    Json,
+}
+
+#[derive(Clone, Debug)]
+pub struct Notify {
+    pub url: String,
+    pub secret: Option<Secret>,
+}
+
+/// A customer: hosts, a licence, and what differs from the defaults.
+#[derive(Clone, Debug)]
+pub struct Tenant {
+    pub name: Arc<str>,
+    /// Exact names and `*.suffix` patterns; empty for the default tenant.
+    pub hosts: Vec<String>,
+    /// Licence id. It may name a licence that no file states (the store may hold it).
+    pub licence: Arc<str>,
+    pub policy: Policy,
+    pub document_server: Arc<DocumentServer>,
+}
+
+/// A licence with the place that states it.
+#[derive(Clone, Debug)]
+pub struct DeclaredLicence {
+    pub licence: Arc<Licence>,
+    /// The licence key, if the file states one.
+    pub key: Option<Secret>,
+    pub place: Place,
+}
+
+/// An application that may call the validation API.
+#[derive(Clone, Debug)]
+pub struct DeclaredApp {
+    pub id: String,
+    /// SHA-256 of the API key.
+    pub api_key_sha256: [u8; 32],
+    pub place: Place,
+}
+
+/// Where in a file something stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub file: PathBuf,
+    /// 1-based.
+    pub line: usize,
+}
