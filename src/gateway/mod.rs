@@ -1,1 +1,3 @@
-//! gateway
+//! The Pingora adapter: routing, forwarding, tunnels, upstreams, answers.
+
+pub mod route;
