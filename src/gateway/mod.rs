@@ -1,3 +1,5 @@
 //! The Pingora adapter: routing, forwarding, tunnels, upstreams, answers.
 
+pub mod caller;
 pub mod route;
+pub mod upstream;
