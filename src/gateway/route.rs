@@ -8,6 +8,8 @@
 
 use std::borrow::Cow;
 
+use pingora::http::RequestHeader;
+
 /// What a request is, for the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Route {
@@ -139,6 +141,58 @@ impl Router {
             Route::Forward
         }
     }
+}
+
+/// The path of a request's target, without scheme, host and query.
+pub fn target_path(request: &RequestHeader) -> Cow<'_, [u8]> {
+    let target = request.raw_path();
+    if !target.starts_with(b"/") && request.uri.scheme().is_some() {
+        // `GET http://host/path`: the document server takes the path out of it.
+        return Cow::Borrowed(request.uri.path().as_bytes());
+    }
+    let end = target.iter().position(|byte| *byte == b'?').unwrap_or(target.len());
+    Cow::Borrowed(target.get(..end).unwrap_or_default())
+}
+
+/// The target that goes to the document server, unless it is the request's own: in origin form,
+/// without the virtual path, and without the version prefix where `strip_version` says so. All
+/// other bytes stay as they came.
+pub fn forward_target(
+    request: &RequestHeader,
+    path_prefix: &str,
+    strip_version: bool,
+) -> Option<Vec<u8>> {
+    let origin_form = request.raw_path().starts_with(b"/");
+    if origin_form && path_prefix.is_empty() && !strip_version {
+        return None;
+    }
+    let path = target_path(request);
+    let mut rest: &[u8] = &path;
+    if !path_prefix.is_empty()
+        && let Some(inner) = rest.strip_prefix(path_prefix.as_bytes())
+        && (inner.is_empty() || inner.starts_with(b"/"))
+    {
+        rest = inner;
+    }
+    if strip_version
+        && let Ok(text) = std::str::from_utf8(rest)
+        && let Some(inner) = without_version(text)
+    {
+        rest = inner.as_bytes();
+    }
+    if origin_form && rest.len() == path.len() {
+        return None;
+    }
+    let mut target = if rest.is_empty() { b"/".to_vec() } else { rest.to_vec() };
+    if !origin_form && request.uri.scheme().is_none() {
+        // `OPTIONS *` and the like.
+        return None;
+    }
+    let raw = request.raw_path();
+    if let Some(query) = raw.iter().position(|byte| *byte == b'?') {
+        target.extend_from_slice(raw.get(query..).unwrap_or_default());
+    }
+    Some(target)
 }
 
 /// The one of two readings of a path that lets less through; the first where they are equal.
@@ -292,6 +346,33 @@ mod tests {
         assert_eq!(router().route(b"/a%00b"), Err(PathError::Nul));
         assert_eq!(router().route(&[b'a'; MAX_PATH + 1]), Err(PathError::TooLong));
         assert_eq!(router().route(b"/%252525252541"), Err(PathError::TooManyLayers));
+    }
+
+    #[test]
+    fn targets_lose_what_the_server_does_not_know_and_nothing_else() {
+        for (target, prefix, strip, expected) in [
+            ("/a/b?c=%2F", "", false, None),
+            ("/docs/a?x=/docs/", "/docs", false, Some("/a?x=/docs/")),
+            ("/docs", "/docs", false, Some("/")),
+            ("/docs?x", "/docs", false, Some("/?x")),
+            ("/docsx/a", "/docs", false, None),
+            ("/9.3.0-abc/doc/k/c/?EIO=4", "", true, Some("/doc/k/c/?EIO=4")),
+            ("/9.3.0-abc/doc/k/c/?EIO=4", "", false, None),
+            ("/docs/9.3.0-abc/%20x", "/docs", true, Some("/%20x")),
+            ("http://h.example/internal/x?y=1", "", false, Some("/internal/x?y=1")),
+        ] {
+            let request = RequestHeader::build("GET", target.as_bytes(), None).unwrap();
+            let found = forward_target(&request, prefix, strip);
+            assert_eq!(found.as_deref(), expected.map(str::as_bytes), "{target}");
+        }
+    }
+
+    #[test]
+    fn a_whole_url_as_target_is_routed_by_its_path() {
+        for target in ["http://h/internal/connections", "HTTP://h/%69nfo", "http://h:80//info"] {
+            let request = RequestHeader::build("GET", target.as_bytes(), None).unwrap();
+            assert_eq!(router().route(&target_path(&request)), Ok(Route::Guarded), "{target}");
+        }
     }
 
     proptest! {

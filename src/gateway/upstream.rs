@@ -8,21 +8,38 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use pingora::http::ResponseHeader;
+use bytes::Bytes;
+use pingora::connectors::http::Connector;
+use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::lb::discovery::ServiceDiscovery;
 use pingora::lb::health_check::HttpHealthCheck;
 use pingora::lb::selection::consistent::KetamaHashing;
 use pingora::lb::{Backend, Backends, LoadBalancer};
 use pingora::protocols::l4::socket::SocketAddr as PingoraAddr;
+use tokio::time::{Instant, timeout};
 
-use crate::config::DocumentServer;
+use super::exchange;
+use crate::clock;
+use crate::config::{BuildFacts, DocumentServer};
+use crate::token;
+use crate::wire::command::{self, ServerFacts};
 
 /// How often addresses are resolved anew and health is asked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long a server may take to answer a health check.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How often a document server that answered is asked for its build again.
+const FACTS_INTERVAL: Duration = Duration::from_secs(300);
+
+/// The largest answer to a question of the gateway's own, in bytes: it may list many users.
+const MAX_FACTS: usize = 64 * 1024 * 1024;
+
+/// Where the gateway asks its own questions.
+const COMMAND_PATH: &[u8] = b"/coauthoring/CommandService.ashx";
 
 /// How far the ring is searched for a server that will do.
 const RING_STEPS: usize = 256;
@@ -31,6 +48,8 @@ const RING_STEPS: usize = 256;
 pub struct Upstreams {
     pub settings: Arc<DocumentServer>,
     balancer: LoadBalancer<KetamaHashing>,
+    /// What the document server says of itself, or the configuration until it was asked.
+    facts: ArcSwap<ServerFacts>,
 }
 
 /// A document server, as health reports list it.
@@ -47,7 +66,13 @@ impl Upstreams {
         let backends = Backends::new(Box::new(resolver));
         let mut balancer = LoadBalancer::from_backends(backends);
         balancer.set_health_check(health_check());
-        Self { settings, balancer }
+        let facts = ServerFacts { build: settings.build.clone(), workers_count: 1 };
+        Self { settings, balancer, facts: ArcSwap::from_pointee(facts) }
+    }
+
+    /// The build facts for the license command.
+    pub fn facts(&self) -> Arc<ServerFacts> {
+        self.facts.load_full()
     }
 
     /// The server that `key` belongs to: a healthy one if there is any, else any; none of `tried`.
@@ -59,19 +84,84 @@ impl Upstreams {
             .and_then(|backend| inet(&backend))
     }
 
-    /// Resolves the addresses anew and asks each server for its health, once.
-    pub async fn refresh(&self) {
+    /// Resolves the addresses anew.
+    pub async fn resolve(&self) {
         if let Err(error) = self.balancer.update().await {
             tracing::warn!(%error, "document server addresses do not resolve; the old ones stay");
         }
+    }
+
+    /// Resolves the addresses anew and asks each server for its health, once.
+    async fn refresh(&self) {
+        self.resolve().await;
         self.balancer.backends().run_health_check(true).await;
     }
 
     /// Keeps refreshing; never returns.
-    pub async fn watch(&self) {
+    pub async fn watch(&self, connector: &Connector) {
+        let mut facts_are_due = Instant::now();
         loop {
+            if Instant::now() >= facts_are_due && self.ask_facts(connector).await {
+                facts_are_due = Instant::now() + FACTS_INTERVAL;
+            }
             tokio::time::sleep(CHECK_INTERVAL).await;
             self.refresh().await;
+        }
+    }
+
+    /// Asks the document server for its build; returns whether it answered.
+    async fn ask_facts(&self, connector: &Connector) -> bool {
+        let Some(address) = self.pick(b"", &[]) else { return false };
+        let facts = match self.ask(connector, address, "license").await {
+            Some(answer) => command::facts_from_license_reply(&answer),
+            None => return false,
+        };
+        let facts = match facts {
+            Some(facts) => Some(facts),
+            None => self.ask(connector, address, "version").await.and_then(|answer| {
+                let (version, number) = command::facts_from_version_reply(&answer)?;
+                let before = self.facts();
+                let build = BuildFacts { version, number, ..before.build.clone() };
+                Some(ServerFacts { build, workers_count: before.workers_count })
+            }),
+        };
+        let Some(facts) = facts else {
+            tracing::warn!(%address, "the document server does not tell its version");
+            return true;
+        };
+        if *self.facts() != facts {
+            tracing::info!(version = %facts.build.version, number = facts.build.number, "document server");
+            self.facts.store(Arc::new(facts));
+        }
+        true
+    }
+
+    /// Asks one command of the gateway's own. Carries no `X-Forwarded-For`.
+    async fn ask(&self, connector: &Connector, address: SocketAddr, what: &str) -> Option<Bytes> {
+        let mut claims = serde_json::Map::new();
+        claims.insert("c".to_owned(), what.into());
+        let secret = self.settings.secrets.inbox.as_ref().and_then(|secrets| secrets.first());
+        if let Some(secret) = secret {
+            let signed = token::sign(&claims, secret, clock::now());
+            claims.insert("token".to_owned(), signed.into());
+        }
+        let asking = async {
+            let mut request = RequestHeader::build("POST", COMMAND_PATH, None)?;
+            request.insert_header(http::header::HOST, address.to_string())?;
+            request.insert_header(http::header::CONTENT_TYPE, "application/json")?;
+            let body = Bytes::from(serde_json::Value::Object(claims).to_string());
+            exchange::send(connector, address, &self.settings, request, body)
+                .await?
+                .whole_body(MAX_FACTS, CHECK_TIMEOUT)
+                .await
+        };
+        match timeout(CHECK_TIMEOUT, asking).await {
+            Ok(Ok(body)) => Some(body),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, %address, "the document server was not asked for its build");
+                None
+            }
+            Err(_) => None,
         }
     }
 

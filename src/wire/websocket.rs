@@ -129,9 +129,10 @@ impl Decoder {
         }
     }
 
-    /// Whether the next byte would start a new message, none being open and no frame begun.
-    pub fn at_message_boundary(&self) -> bool {
-        self.frame.is_none() && self.partial_length == 0 && self.open_message.is_none()
+    /// Whether no message is open and no frame's payload is due; a part of the next frame's head
+    /// may have been shown.
+    pub fn is_between_messages(&self) -> bool {
+        self.frame.is_none() && self.open_message.is_none()
     }
 
     /// Says what the first of `input`'s bytes are. Call again with the bytes after `taken`;
@@ -380,7 +381,7 @@ mod tests {
         assert!(matches!(decoder.decode(&[0x01, 6]), Ok(Decoded::Head { taken: 2, .. })));
         assert!(matches!(decoder.decode(b"abcdef"), Ok(Decoded::Payload { taken: 6, offset: 0 })));
         assert!(matches!(decoder.decode(&[]), Ok(Decoded::End { .. })));
-        assert!(!decoder.at_message_boundary());
+        assert!(!decoder.is_between_messages());
         assert_eq!(decoder.decode(&[0x80, 5]), Err(FrameError::TooLong { limit: 10 }));
     }
 
@@ -389,7 +390,7 @@ mod tests {
             (
                 prop_oneof![
                     prop::collection::vec(any::<u8>(), 0..200),
-                    prop::collection::vec(any::<u8>(), 65_530..65_540)
+                    (65_530usize..65_540).prop_map(|length| vec![7; length])
                 ],
                 any::<[u8; 4]>(),
                 any::<bool>(),
