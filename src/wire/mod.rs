@@ -1,1 +1,13 @@
-//! wire
+//! Bytes to meaning and back: the packets of Engine.IO and Socket.IO and the co-authoring messages inside them.
+//!
+//! Knows no policy, no licences, no clock and does no I/O. Every rule here is a fact about the document server
+//! (WIRE.md, sections 2 to 5) or about `socket.io-parser` 4.2, whose reading of a packet is the one that counts.
+//!
+//! The parsers of `socketioxide` and `engineioxide` are not used: they take whole packets as owned strings, while
+//! most of the traffic here must be recognised chunk by chunk and passed on untouched. They also read some packets
+//! otherwise than the JavaScript parser does (`450-`, blanks before the payload), and each such difference would be
+//! a way around the gateway.
+
+pub mod coauthoring;
+pub mod packet;
+pub mod scan;
