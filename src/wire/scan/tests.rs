@@ -119,6 +119,8 @@ fn events_are_told_apart() {
         (r#"42["message",{"type":"auth"}"#, Malformed),
         (r#"42["message",{"type":"auth"]"#, Malformed),
         (r#"42["message",{"type":"auth"}]]"#, Malformed),
+        (r#"42["message",{"type":"auth"]}"#, Malformed),
+        (r#"42["message",{"type":"auth","a":[{]}}]"#, Malformed),
         (r#"42["message",{"type":"auth"}]x"#, Malformed),
         (r#"42["message",{"type":"auth"} x]"#, Malformed),
         (r#"42["message",{"type":"auth"}{}]"#, Malformed),
