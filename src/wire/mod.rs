@@ -10,7 +10,6 @@
 //! a way around the gateway.
 
 pub mod coauthoring;
-pub mod command;
 pub mod packet;
 pub mod scan;
 pub mod websocket;
