@@ -4,6 +4,7 @@ pub mod config;
 pub mod gateway;
 pub mod ledger;
 pub mod licence;
+pub mod license_answer;
 pub mod ops;
 pub mod seat;
 pub mod session;
