@@ -10,6 +10,7 @@
 //! a way around the gateway.
 
 pub mod coauthoring;
+pub mod command;
 pub mod packet;
 pub mod scan;
 pub mod websocket;
