@@ -326,7 +326,7 @@ fn engine_refusal(request: &RequestHeader) -> Option<&'static str> {
     if !handshake::is_websocket(request) {
         return Some(r#"{"code":0,"message":"Transport unknown"}"#);
     }
-    if versions.next() != Some("4") || versions.next().is_some() {
+    if versions.any(|version| version != "4") {
         return Some(r#"{"code":5,"message":"Unsupported protocol version"}"#);
     }
     None
