@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use support::editor::{Dial, Refusal};
 use support::frames::{self, Frame, Style};
 use support::raw_server::{Step, ok};
+use support::real_client::RealClient;
 use support::{AuthReply, Call, Heard, Open, Opened, RawServer, StandIn, eventually, tokens};
 
 fn dial(server: &StandIn, open: &Open) -> Dial {
@@ -161,15 +162,27 @@ async fn messages_are_relayed_within_a_document() {
 }
 
 #[tokio::test]
-async fn an_event_before_auth_is_denied() {
+async fn events_before_auth_are_ignored_and_viewers_may_not_save() {
     let server = StandIn::start().await;
+    let lock = json!({"type": "isSaveLock", "syncChangesIndex": 0});
     let open = Open::editor("d", "u");
-    let mut editor = dial(&server, &open).connect().await;
-    editor.greet(&open).await;
-    editor.say(&json!({"type": "isSaveLock", "syncChangesIndex": 0})).await;
-    let Opened::Refused(refusal) = editor.verdict().await else { panic!("admitted") };
+    let mut early = dial(&server, &open).connect().await;
+    early.greet(&open).await;
+    early.say(&lock).await;
+    assert_eq!(early.hear_within(Duration::from_millis(100)).await, None);
+    early.authenticate(&open).await.reply();
+    early.say(&lock).await;
+    assert_eq!(early.hear_message("saveLock").await["saveLock"], false);
+    let mut viewer = admit(&server, &Open::viewer("d", "v")).await;
+    viewer.say(&lock).await;
+    let Opened::Refused(refusal) = viewer.verdict().await else { panic!("still in") };
     assert_eq!(refusal, Refusal::proper(4004));
-    assert_eq!(server.events().len(), 1);
+    // An editor who gives up editing is a viewer from then on.
+    early.say(&json!({"type": "close"})).await;
+    early.hear_message("refreshToken").await;
+    early.say(&lock).await;
+    let Opened::Refused(refusal) = early.verdict().await else { panic!("still in") };
+    assert_eq!(refusal, Refusal::proper(4004));
 }
 
 #[tokio::test]
@@ -349,15 +362,32 @@ async fn polling_works_too() {
     assert_eq!(opening["upgrades"], json!(["websocket"]));
     let path = format!("{path}&sid={}", opening["sid"].as_str().unwrap());
     let open = Open::viewer("d", "u");
-    let post = |body: String| Call::post(&path, body).header("Content-Type", "text/plain");
-    assert_eq!(post(open.connect_packet()).send(server.addr).await.text(), "ok");
-    let mut heard = String::new();
-    while !heard.contains(r#""type":"license""#) {
-        heard += &Call::get(&path).send(server.addr).await.text();
+    let mut packets = Vec::new();
+    for (sent, awaited) in [
+        (open.connect_packet(), r#"42["message",{"type":"license""#),
+        (open.auth_packet(), r#"42["message",{"type":"auth","result":1"#),
+    ] {
+        let post = Call::post(&path, sent).header("Content-Type", "text/plain");
+        assert_eq!(post.send(server.addr).await.text(), "ok");
+        while !packets.iter().any(|packet: &String| packet.starts_with(awaited)) {
+            let polled = Call::get(&path).send(server.addr).await.text();
+            let polled = polled.split('\x1e').filter(|packet| *packet != "2");
+            packets.extend(polled.map(str::to_owned));
+        }
     }
-    assert!(heard.starts_with("40{"));
-    assert_eq!(post(open.auth_packet()).send(server.addr).await.text(), "ok");
-    while !heard.contains(r#"{"type":"auth","result":1"#) {
-        heard += &Call::get(&path).send(server.addr).await.text();
-    }
+    assert!(packets[0].starts_with("40{"), "{packets:?}");
+}
+
+#[tokio::test]
+async fn a_real_socket_io_client_does_the_same() {
+    let server = StandIn::start().await;
+    let open = Open::editor("d", "real");
+    let mut client = RealClient::connect(server.addr, &open).await;
+    assert_eq!(client.hear().await["type"], "license");
+    client.say(&open.message).await;
+    assert_eq!(client.hear().await["result"], 1);
+    assert_eq!(server.users(), ["real"]);
+    server.kick("real", 4004);
+    assert_eq!(client.hear().await["code"], 4004);
+    assert_eq!(client.hear().await, Value::Null, "the end");
 }

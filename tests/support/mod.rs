@@ -11,6 +11,7 @@ pub mod gateway;
 pub mod http;
 pub mod pattern;
 pub mod raw_server;
+pub mod real_client;
 pub mod standin;
 pub mod tokens;
 pub mod wait;

@@ -50,7 +50,7 @@ pub(super) fn auth_reply(
         }),
     );
     let participants: Vec<Value> = all.iter().map(Participant::json).collect();
-    json!({
+    let mut reply = json!({
         "type": "auth", "result": 1, "sessionId": own.connection, "sessionTimeConnect": connected,
         "participants": participants, "locks": {}, "indexUser": own.index, "hasForgotten": false,
         "jwt": session_token, "g_cAscSpellCheckUrl": "", "buildVersion": "9.3.0",
@@ -62,5 +62,11 @@ pub(super) fn auth_reply(
             "limits_image_types_upload": "jpg;jpeg;jpe;png;gif;bmp;svg;tiff;tif;webp;heic;heif;avif",
         },
         "openedAt": connected,
-    })
+    });
+    if all.len() > 1
+        && let Some(fields) = reply.as_object_mut()
+    {
+        fields.shift_remove("hasForgotten"); // only the first one is told
+    }
+    reply
 }

@@ -141,17 +141,19 @@ async fn handle(shared: &Arc<Shared>, socket: &SocketRef, raw: String) {
     sessions.events.push(raw.clone());
     let participant = sessions.sessions.get_mut(&socket.id);
     let Some(participant) = participant.and_then(|session| session.participant.as_mut()) else {
-        send_away(socket, 4004, "access deny");
-        return;
+        return; // before `auth` the server ignores everything in silence
     };
     let document = participant.document.clone();
     match kind {
         "close" => {
             participant.closed = true;
             participant.view = true;
+            let token = json!({"type": "refreshToken", "messages": "a.new.token"});
+            let _ = socket.emit("message", &token);
             let all = sessions.participants(&document);
             sessions.tell_others(socket.id, &document, &messages::connect_state(&all));
         }
+        "isSaveLock" | "saveChanges" if participant.view => send_away(socket, 4004, "access deny"),
         "isSaveLock" => {
             let _ = socket.emit("message", &json!({"type": "saveLock", "saveLock": false}));
         }
