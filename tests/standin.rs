@@ -293,7 +293,10 @@ async fn the_http_side_answers_and_records() {
         assert_eq!((&echo["length"], &echo["is_pattern"]), (&json!(3_000_000), &json!(true)));
     }
     let seen = server.requests().pop().unwrap();
-    assert_eq!((seen.method.as_str(), seen.body.length, seen.body.complete), ("PUT", 3_000_000, true));
+    assert_eq!(
+        (seen.method.as_str(), seen.body.length, seen.body.complete),
+        ("PUT", 3_000_000, true)
+    );
 
     let fresh = get("/stand-in/etag").send(server.addr).await;
     assert_eq!((fresh.status, fresh.header("etag")), (200, Some("\"one\"")));

@@ -122,7 +122,8 @@ impl Heard {
     /// The message of a `42["message",…]`, or null.
     pub fn message(&self) -> Value {
         let Self::Text(text) = self else { return Value::Null };
-        let event = text.strip_prefix("42").and_then(|json| serde_json::from_str::<Value>(json).ok());
+        let event =
+            text.strip_prefix("42").and_then(|json| serde_json::from_str::<Value>(json).ok());
         event.map_or(Value::Null, |mut event| event[1].take())
     }
 
@@ -224,8 +225,7 @@ impl Dial {
             request.headers_mut().insert(name, value.parse().expect("a header value"));
         }
         let config = WebSocketConfig::default().max_message_size(None).max_frame_size(None);
-        let handshake =
-            tokio_tungstenite::client_async_with_config(request, stream, Some(config));
+        let handshake = tokio_tungstenite::client_async_with_config(request, stream, Some(config));
         let (socket, _) = tokio::time::timeout(PATIENCE, handshake)
             .await
             .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no answer to the handshake"))??;

@@ -294,10 +294,8 @@ impl Gateway {
     /// Waits until so many seats are taken.
     pub async fn await_seats(&self, kind: &str, count: f64) {
         let what = format!("{kind} of the default tenant becomes {count}");
-        eventually(&what, async || {
-            (self.seats("default", kind).await == count).then_some(())
-        })
-        .await;
+        eventually(&what, async || (self.seats("default", kind).await == count).then_some(()))
+            .await;
     }
 
     /// Asks it to stop and waits for the end.

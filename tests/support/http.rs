@@ -123,7 +123,11 @@ impl Call {
     /// Sends it on a connection of its own and reads the answer; panics if there is none.
     pub async fn send(&self, to: SocketAddr) -> Answer {
         self.try_send(to).await.unwrap_or_else(|error| {
-            panic!("no answer to {} {}: {error}", self.method, String::from_utf8_lossy(&self.target))
+            panic!(
+                "no answer to {} {}: {error}",
+                self.method,
+                String::from_utf8_lossy(&self.target)
+            )
         })
     }
 
@@ -243,6 +247,13 @@ impl Connection {
         timed(read_answer(&mut self.reader, false)).await
     }
 
+    /// Everything that comes until the connection ends.
+    pub async fn read_to_end(&mut self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        let _ = timed(self.reader.read_to_end(&mut rest)).await;
+        rest
+    }
+
     /// Writes and reads at the same time: an answer may come before the body was sent whole.
     async fn exchange(&mut self, call: &Call, keep_alive: bool) -> io::Result<Answer> {
         let head = call.head(self.to, keep_alive);
@@ -285,8 +296,9 @@ async fn read_answer(reader: &mut BufReader<OwnedReadHalf>, head_only: bool) -> 
     if head_only || matches!(answer.status, 101 | 204 | 304) {
         return Ok(answer);
     }
-    let chunked =
-        answer.header("transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked"));
+    let chunked = answer
+        .header("transfer-encoding")
+        .is_some_and(|value| value.eq_ignore_ascii_case("chunked"));
     if chunked {
         answer.body = read_chunks(reader).await?;
     } else if let Some(length) = answer.header("content-length") {

@@ -111,7 +111,8 @@ struct Shared {
     /// Counts up whenever held auths may be answered.
     released: tokio::sync::watch::Sender<u64>,
     secret: Option<String>,
-    max_download: u64,
+    /// Requests that wait for a slow answer now.
+    parked: Arc<()>,
 }
 
 /// How a stand-in is set up.
@@ -155,7 +156,7 @@ impl Builder {
             sessions: Mutex::default(),
             released: tokio::sync::watch::Sender::new(0),
             secret: self.secret,
-            max_download: 1 << 30,
+            parked: Arc::default(),
         });
         let (socket_layer, io) = SocketIo::builder()
             .req_path("/doc")
@@ -236,6 +237,11 @@ impl StandIn {
     /// TCP connections that are open now.
     pub fn connections(&self) -> usize {
         self.shared.connections.open()
+    }
+
+    /// Requests that wait for their slow answer now.
+    pub fn parked(&self) -> usize {
+        Arc::strong_count(&self.shared.parked) - 1
     }
 
     /// Every request, the gateway's own questions to the server left out.

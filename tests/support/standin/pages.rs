@@ -33,10 +33,6 @@ pub(super) async fn answer(
     let path = parts.uri.path().to_ascii_lowercase();
     let path = if path.len() > 1 { path.trim_end_matches('/') } else { &path };
     let segments: Vec<&str> = path.split('/').skip(1).collect();
-    if segments == ["stand-in", "early"] {
-        // Answers before the body was read.
-        return marked((StatusCode::PAYLOAD_TOO_LARGE, "too much").into_response());
-    }
     let body = read(body).await;
     if let Some(entry) = shared.requests.lock().get_mut(index) {
         entry.body = body.clone();
@@ -49,18 +45,24 @@ pub(super) async fn answer(
             (html(), line).into_response()
         }
         (["coauthoring", "commandservice.ashx"], &Method::POST) => command(&parts.uri, &body.start),
-        (["coauthoring", "commandservice.ashx"], _) if read_only => command(&parts.uri, &body.start),
+        (["coauthoring", "commandservice.ashx"], _) if read_only => {
+            command(&parts.uri, &body.start)
+        }
         (["command"], &Method::POST) => command(&parts.uri, &body.start),
         (["command"], _) => {
             (StatusCode::NOT_FOUND, html(), format!("Cannot {} /command", parts.method))
                 .into_response()
         }
-        (["info", "info.json"], _) => json_response(&json!({"connectionsStat": {}, "secret": true})),
+        (["info", "info.json"], _) => {
+            json_response(&json!({"connectionsStat": {}, "secret": true}))
+        }
         (["info", ..] | ["internal", ..], _) => (text(), "0").into_response(),
-        (["stand-in", "bytes", size], _) => download(&shared, size, false),
-        (["stand-in", "chunked", size], _) => download(&shared, size, true),
+        (["stand-in", "bytes", size], _) => download(size, false),
+        (["stand-in", "chunked", size], _) => download(size, true),
         (["stand-in", "slow", millis], _) => {
+            let parked = Arc::clone(&shared.parked);
             tokio::time::sleep(Duration::from_millis(millis.parse().unwrap_or(0))).await;
+            drop(parked);
             (text(), "late").into_response()
         }
         (["stand-in", "etag"], _) => etag(parts.headers.get(IF_NONE_MATCH)),
@@ -185,8 +187,8 @@ fn command(uri: &axum::http::Uri, body: &[u8]) -> Response {
     json_response(&Value::Object(answer))
 }
 
-fn download(shared: &Shared, size: &str, chunked: bool) -> Response {
-    let size = size.parse::<u64>().unwrap_or(0).min(shared.max_download);
+fn download(size: &str, chunked: bool) -> Response {
+    let size = size.parse::<u64>().unwrap_or(0);
     let pieces = futures_util::stream::unfold(0, move |sent| async move {
         (sent < size).then(|| {
             let piece = pattern::piece(sent, size - sent);
