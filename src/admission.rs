@@ -50,6 +50,11 @@ pub struct Usage {
     pub users: u64,
     /// Whether the asking user is already one of `users`.
     pub user_is_counted: bool,
+    /// Whether the asker goes on with a connection of this class that already has its seat: a
+    /// further `auth` on one socket, or a session restored after its connection was lost. Such
+    /// an open takes no seat more, so a connection limit does not stand in its way, not even
+    /// one that was lowered in the meantime (PRODUCT.md: a session that runs goes on).
+    pub holds_connection: bool,
 }
 
 /// Decides one open: may a session of `class` take a seat of `licence` at `now`?
@@ -72,6 +77,7 @@ pub fn decide(
     let quota = &licence.quota;
     let (limit, taken, reason) = match (quota.metering(), class) {
         (Metering::Users, _) if usage.user_is_counted => return Ok(()),
+        (Metering::Connections, _) if usage.holds_connection => return Ok(()),
         (Metering::Users, SeatClass::Editor) => (quota.users_count, usage.users, Reason::Users),
         (Metering::Users, SeatClass::LiveViewer) => {
             (quota.users_view_count, usage.users, Reason::UsersView)
@@ -84,4 +90,106 @@ pub fn decide(
         }
     };
     if taken < u64::from(limit) { Ok(()) } else { Err(reason) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::licence::Quota;
+    use crate::licence::tests::{at, licence};
+
+    const EDITOR: SeatClass = SeatClass::Editor;
+    const LIVE: SeatClass = SeatClass::LiveViewer;
+
+    fn connections(connections: u64) -> Usage {
+        Usage { connections, ..Usage::default() }
+    }
+
+    fn users(users: u64, user_is_counted: bool) -> Usage {
+        Usage { users, user_is_counted, ..Usage::default() }
+    }
+
+    #[test]
+    fn a_connection_licence_counts_connections_class_by_class() {
+        let terms = licence(Quota { connections: 2, connections_view: 1, ..Quota::default() });
+        let now = at("2026-07-07T12:00:00Z");
+        for (class, usage, expected) in [
+            (EDITOR, connections(0), Ok(())),
+            (EDITOR, connections(1), Ok(())),
+            (EDITOR, connections(2), Err(Reason::Connections)),
+            (EDITOR, connections(9), Err(Reason::Connections)),
+            (LIVE, connections(0), Ok(())),
+            (LIVE, connections(1), Err(Reason::ConnectionsView)),
+            // Users are not looked at, nor is being one of them worth anything.
+            (EDITOR, Usage { connections: 1, ..users(99, false) }, Ok(())),
+            (EDITOR, Usage { connections: 2, ..users(0, true) }, Err(Reason::Connections)),
+            // Who goes on with a seat takes none.
+            (EDITOR, Usage { holds_connection: true, ..connections(2) }, Ok(())),
+            (LIVE, Usage { holds_connection: true, ..connections(7) }, Ok(())),
+        ] {
+            assert_eq!(decide(Some(&terms), class, usage, now), expected, "{class:?} {usage:?}");
+        }
+    }
+
+    #[test]
+    fn a_user_licence_counts_unique_users_class_by_class() {
+        let terms = licence(Quota {
+            connections: 1,
+            connections_view: 1,
+            users_count: 2,
+            users_view_count: 1,
+            users_expire_days: 30,
+        });
+        let now = at("2026-07-07T12:00:00Z");
+        for (class, usage, expected) in [
+            (EDITOR, users(1, false), Ok(())),
+            (EDITOR, users(2, false), Err(Reason::Users)),
+            (EDITOR, users(2, true), Ok(())),
+            (EDITOR, users(5, true), Ok(())),
+            (LIVE, users(0, false), Ok(())),
+            (LIVE, users(1, false), Err(Reason::UsersView)),
+            (LIVE, users(1, true), Ok(())),
+            // Connections are not looked at, nor is holding one worth anything.
+            (EDITOR, Usage { connections: 99, ..users(1, false) }, Ok(())),
+            (EDITOR, Usage { holds_connection: true, ..users(2, false) }, Err(Reason::Users)),
+        ] {
+            assert_eq!(decide(Some(&terms), class, usage, now), expected, "{class:?} {usage:?}");
+        }
+    }
+
+    #[test]
+    fn a_quota_of_zero_means_none() {
+        let now = at("2026-07-07T12:00:00Z");
+        let none = licence(Quota::default());
+        assert_eq!(decide(Some(&none), EDITOR, connections(0), now), Err(Reason::Connections));
+        assert_eq!(decide(Some(&none), LIVE, connections(0), now), Err(Reason::ConnectionsView));
+        let editors = licence(Quota { users_count: 1, connections_view: 5, ..Quota::default() });
+        assert_eq!(decide(Some(&editors), LIVE, users(0, false), now), Err(Reason::UsersView));
+        let viewers = licence(Quota { users_view_count: 5, ..Quota::default() });
+        assert_eq!(decide(Some(&viewers), EDITOR, users(0, false), now), Err(Reason::Connections));
+    }
+
+    #[test]
+    fn only_a_valid_licence_lets_anybody_in() {
+        let quota = Quota { connections: 9, ..Quota::default() };
+        let mut terms = licence(quota);
+        terms.start = Some(at("2026-07-01T00:00:00Z"));
+        terms.end = Some(at("2026-08-01T00:00:00Z"));
+        let mut revoked = terms.clone();
+        revoked.revoked = true;
+        let going_on = Usage { holds_connection: true, user_is_counted: true, ..connections(1) };
+        for usage in [connections(0), going_on] {
+            for (terms, now, expected) in [
+                (Some(&terms), "2026-06-30T23:59:59.999Z", Err(Reason::LicenceNotStarted)),
+                (Some(&terms), "2026-07-01T00:00:00Z", Ok(())),
+                (Some(&terms), "2026-07-31T23:59:59.999Z", Ok(())),
+                (Some(&terms), "2026-08-01T00:00:00Z", Err(Reason::LicenceExpired)),
+                (Some(&revoked), "2026-07-15T00:00:00Z", Err(Reason::LicenceRevoked)),
+                (Some(&revoked), "2026-09-15T00:00:00Z", Err(Reason::LicenceRevoked)),
+                (None, "2026-07-15T00:00:00Z", Err(Reason::LicenceMissing)),
+            ] {
+                assert_eq!(decide(terms, EDITOR, usage, at(now)), expected, "{now}");
+            }
+        }
+    }
 }

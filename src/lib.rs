@@ -1,9 +1,32 @@
-//! Seatgate: a licence-enforcing reverse proxy for document editor servers.
+//! Seatgate: a licence-enforcing reverse proxy for document editor servers, on Pingora.
+//!
+//! | module | job |
+//! |---|---|
+//! | [`licence`], [`tenant`] | terms, validity at an instant, which licence a host has |
+//! | [`seat`], [`admission`] | what takes a seat, and the one decision about it |
+//! | [`ledger`] | who holds which seat now |
+//! | [`wire`] | bytes to meaning and back: frames, packets, messages, commands |
+//! | [`token`] | the document server's JWTs |
+//! | [`session`] | state machine of one co-authoring connection |
+//! | [`license_answer`] | what the license command answers |
+//! | [`gateway`] | the Pingora adapter |
+//! | [`ops`] | metrics, health |
+//! | [`config`] | files to validated settings |
+//! | [`app`], [`cli`], [`log`], [`clock`] | wiring, start, reload, drain; the command line |
+//!
+//! Data walks straight: bytes → [`wire`] → [`session`] → [`ledger`] (→ [`admission`]) → verdict →
+//! [`gateway`]. ARCHITECTURE.md has the invariants; a test holds the arrows.
+
 pub mod admission;
+pub mod app;
+pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod gateway;
 pub mod ledger;
 pub mod licence;
+pub mod license_answer;
+pub mod log;
 pub mod ops;
 pub mod seat;
 pub mod session;

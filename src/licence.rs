@@ -112,3 +112,93 @@ pub fn user_expiry(now: Timestamp, users_expire_days: u32) -> Timestamp {
     let end = (today + i64::from(users_expire_days) + 1) * DAY - 1;
     Timestamp::from_second(end).unwrap_or(Timestamp::MAX)
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn at(instant: &str) -> Timestamp {
+        instant.parse().unwrap()
+    }
+
+    /// A perpetual licence that sells `quota`.
+    pub(crate) fn licence(quota: Quota) -> Licence {
+        Licence {
+            id: "60f8a5d3e13823687d3e9c24".into(),
+            app: None,
+            issued_to: "Example".into(),
+            start: None,
+            end: None,
+            trial: false,
+            customization: false,
+            features: Vec::new(),
+            max_devices: None,
+            quota,
+            revoked: false,
+        }
+    }
+
+    #[test]
+    fn users_count_alone_decides_the_metering() {
+        let quota = |users_count, users_view_count| Quota {
+            connections: 5,
+            users_count,
+            users_view_count,
+            ..Quota::default()
+        };
+        assert_eq!(quota(0, 0).metering(), Metering::Connections);
+        assert_eq!(quota(0, 7).metering(), Metering::Connections);
+        assert_eq!(quota(1, 0).metering(), Metering::Users);
+    }
+
+    #[test]
+    fn live_viewers_exist_where_either_view_quota_does() {
+        for (connections_view, users_view_count, expected) in
+            [(0, 0, false), (1, 0, true), (0, 1, true), (1, 1, true)]
+        {
+            let quota = Quota { connections_view, users_view_count, ..Quota::default() };
+            assert_eq!(quota.has_live_viewers(), expected, "{quota:?}");
+        }
+    }
+
+    #[test]
+    fn a_licence_holds_from_its_start_until_before_its_end() {
+        let mut terms = licence(Quota::default());
+        assert_eq!(terms.standing(Timestamp::MIN), Standing::Valid);
+        assert_eq!(terms.standing(Timestamp::MAX), Standing::Valid);
+        terms.start = Some(at("2026-07-01T00:00:00Z"));
+        terms.end = Some(at("2026-08-01T00:00:00Z"));
+        for (now, expected, result, trial_result) in [
+            ("2026-06-30T23:59:59.999999999Z", Standing::NotStarted, 16, 16),
+            ("2026-07-01T00:00:00Z", Standing::Valid, 3, 3),
+            ("2026-07-31T23:59:59.999999999Z", Standing::Valid, 3, 3),
+            ("2026-08-01T00:00:00Z", Standing::Expired, 2, 6),
+        ] {
+            let now = at(now);
+            let trial = Licence { trial: true, ..terms.clone() };
+            let revoked = Licence { revoked: true, ..terms.clone() };
+            assert_eq!(terms.standing(now), expected, "{now}");
+            assert_eq!(revoked.standing(now), Standing::Revoked, "{now}");
+            assert_eq!(result_type(Some(&terms), now), result, "{now}");
+            assert_eq!(result_type(Some(&trial), now), trial_result, "{now}");
+            assert_eq!(result_type(Some(&revoked), now), 1, "{now}");
+        }
+        assert_eq!(result_type(None, Timestamp::MAX), 1);
+    }
+
+    #[test]
+    fn a_user_stays_counted_until_a_second_before_midnight() {
+        for (now, days, expected) in [
+            ("2026-11-22T00:00:00Z", 1, "2026-11-23T23:59:59Z"),
+            ("2026-11-22T23:59:59.999Z", 1, "2026-11-23T23:59:59Z"),
+            ("2026-11-23T00:00:00Z", 1, "2026-11-24T23:59:59Z"),
+            ("2026-11-22T12:00:00Z", 0, "2026-11-22T23:59:59Z"),
+            ("2026-06-07T08:00:00Z", 30, "2026-07-07T23:59:59Z"),
+            ("2028-02-28T08:00:00Z", 1, "2028-02-29T23:59:59Z"),
+            ("2026-12-31T23:59:59Z", 365, "2027-12-31T23:59:59Z"),
+        ] {
+            assert_eq!(user_expiry(at(now), days), at(expected), "{now} + {days}");
+        }
+        assert_eq!(user_expiry(at("2026-01-01T00:00:00Z"), u32::MAX), Timestamp::MAX);
+    }
+}

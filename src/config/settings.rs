@@ -1,5 +1,6 @@
 //! The validated configuration: what the rest of the program reads.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -119,6 +120,7 @@ pub enum OnFailure {
 pub struct Validate {
     pub path: String,
     pub language: Language,
+    /// As browsers send them: lower case, without the scheme's own port. `*` is every origin.
     pub allowed_origins: Vec<String>,
     pub failures_per_minute: u32,
 }
@@ -144,19 +146,28 @@ pub enum LogFormat {
     Json,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Notify {
+    /// Often holds a token of its own: not to be logged.
     pub url: String,
     pub secret: Option<Secret>,
+}
+
+impl fmt::Debug for Notify {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Notify").finish_non_exhaustive()
+    }
 }
 
 /// A customer: hosts, a licence, and what differs from the defaults.
 #[derive(Clone, Debug)]
 pub struct Tenant {
     pub name: Arc<str>,
-    /// Exact names and `*.suffix` patterns; empty for the default tenant.
+    /// Exact names and `*.suffix` patterns, in lower case, no two alike over all tenants; IPv6
+    /// addresses in brackets. Empty for the default tenant.
     pub hosts: Vec<String>,
-    /// Licence id. It may name a licence that no file states (the store may hold it).
+    /// Licence id. It may name a licence that no file states (the store may hold it); the default
+    /// tenant's is empty where `[licences] default = ""` says that it has none.
     pub licence: Arc<str>,
     pub policy: Policy,
     pub document_server: Arc<DocumentServer>,
@@ -172,12 +183,19 @@ pub struct DeclaredLicence {
 }
 
 /// An application that may call the validation API.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct DeclaredApp {
     pub id: String,
-    /// SHA-256 of the API key.
+    /// SHA-256 of the API key. Not to be logged: a short key could be found from it.
     pub api_key_sha256: [u8; 32],
     pub place: Place,
+}
+
+impl fmt::Debug for DeclaredApp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut told = f.debug_struct("DeclaredApp");
+        told.field("id", &self.id).field("place", &self.place).finish_non_exhaustive()
+    }
 }
 
 /// Where in a file something stands.

@@ -1,1 +1,28 @@
-//! gateway
+//! The Pingora adapter: routing, forwarding, tunnels, upstreams, answers.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`front`] | a connection's loop, with a time limit on request heads |
+//! | [`proxy`] | the request pipeline: Pingora's hooks |
+//! | [`route`] | where a request belongs |
+//! | [`caller`] | who calls, and what the document server is told about it |
+//! | [`site`] | tenants, their licences, seats and document servers |
+//! | [`upstream`] | which document server, and whether it is well |
+//! | [`command`] | the command service |
+//! | [`handshake`], [`pump`] | WebSockets: the handshake, and the loop between two streams |
+//! | [`coauthoring`] | a co-authoring connection: the session's verdicts carried out |
+//! | [`exchange`] | requests that Pingora's proxy does not carry |
+//! | [`answer`] | answers of the gateway's own |
+
+pub mod answer;
+pub mod caller;
+pub mod coauthoring;
+pub mod command;
+pub mod exchange;
+pub mod front;
+pub mod handshake;
+pub mod proxy;
+pub mod pump;
+pub mod route;
+pub mod site;
+pub mod upstream;

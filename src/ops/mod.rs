@@ -1,1 +1,4 @@
-//! ops
+//! Metrics, health, the operations listener.
+
+pub mod listener;
+pub mod metrics;

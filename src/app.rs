@@ -1,0 +1,319 @@
+//! Wiring: configuration to a running process, reload, drain.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora::connectors::http::Connector;
+use pingora::listeners::ListenerConfig;
+use pingora::protocols::l4::stream::L4BufferSettings;
+use pingora::proxy::HttpProxy;
+use pingora::server::configuration::ServerConf;
+use pingora::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
+use pingora::services::background::{BackgroundService, background_service};
+use pingora::services::listening::Service;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+
+use crate::clock;
+use crate::config::{self, ConfigErrors, Loaded, Settings};
+use crate::gateway::front::Front;
+use crate::gateway::proxy::Gateway;
+use crate::gateway::site::{Shared, Site};
+use crate::ledger::Ledger;
+use crate::ops::listener::Operations;
+use crate::ops::metrics::Metrics;
+
+/// The version of the program.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The commit it was built from, or "unknown".
+pub const REVISION: &str = match option_env!("SEATGATE_REVISION") {
+    Some(revision) => revision,
+    None => "unknown",
+};
+
+/// How long requests under way may take to end after SIGTERM.
+const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+
+/// How often what is over is cleared out of the ledger.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The most upstream connections that are kept idle.
+const UPSTREAM_POOL: usize = 1024;
+
+/// Why the program does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("{0}")]
+    Config(#[from] ConfigErrors),
+    #[error("cannot listen on {address}: {source}; {mend}")]
+    Listen { address: SocketAddr, source: io::Error, mend: &'static str },
+    #[error("cannot start: {0}")]
+    Runtime(#[from] io::Error),
+    #[error("cannot declare the metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// Runs the gateway until it is told to end.
+///
+/// # Errors
+/// The configuration is wrong, or an address cannot be listened on.
+pub fn run(path: &Path) -> Result<(), StartError> {
+    let Loaded { settings, warnings } = config::load(path)?;
+    let _log = crate::log::init(&settings.log);
+    for warning in &warnings {
+        tracing::warn!("{warning}");
+    }
+    for address in settings.server.listen.iter().chain([&settings.ops.listen]) {
+        check_address(*address)?;
+    }
+    let ledger = Ledger::new();
+    let site = Site::build(&settings, &ledger);
+    let metrics = Arc::new(Metrics::new(VERSION, REVISION)?);
+    note_reload(&metrics, true);
+    let shared = Arc::new(Shared::new(site, ledger, metrics));
+    resolve(&shared)?;
+
+    let conf = ServerConf {
+        threads: settings.server.workers,
+        upstream_keepalive_pool_size: UPSTREAM_POOL,
+        max_retries: 3,
+        ..ServerConf::default()
+    };
+    let mut server = Server::new_with_opt_and_conf(None, conf);
+    server.bootstrap();
+
+    let mut proxy =
+        HttpProxy::new(Gateway::new(Arc::clone(&shared)), Arc::clone(&server.configuration));
+    proxy.handle_init_modules();
+    let front = Front::new(proxy, shared.draining.subscribe());
+    let mut public = Service::new("public".to_owned(), front);
+    for address in &settings.server.listen {
+        // Pingora's read buffer of 64 KiB a connection would only be copied through.
+        let buffers = L4BufferSettings::default().read(0);
+        public.add_listener(ListenerConfig::tcp(address.to_string()).l4_buffer(buffers));
+    }
+    server.add_service(public);
+
+    let listening = Arc::new(AtomicBool::new(false));
+    let operations = Operations::new(Arc::clone(&shared), Arc::clone(&listening));
+    let application = pingora::apps::http_app::HttpServer::new_app(operations);
+    let mut ops = Service::new("operations".to_owned(), application);
+    ops.add_tcp(&settings.ops.listen.to_string());
+    ops.threads = Some(1);
+    server.add_service(ops);
+
+    let keeper = Keeper {
+        shared: Arc::clone(&shared),
+        settings: Arc::new(settings),
+        path: path.to_owned(),
+        listening,
+    };
+    let mut keeper = background_service("keeper", keeper);
+    keeper.threads = Some(1);
+    server.add_service(keeper);
+
+    server.run(RunArgs { shutdown_signal: Box::new(Signals { shared }) });
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Looks whether an address can be listened on, before Pingora panics about it.
+fn check_address(address: SocketAddr) -> Result<(), StartError> {
+    let listen = |source: io::Error| {
+        let mend = match source.kind() {
+            io::ErrorKind::AddrInUse => "another program has it: stop that, or choose another port",
+            io::ErrorKind::PermissionDenied => {
+                "ports below 1024 need CAP_NET_BIND_SERVICE: choose a higher one, or grant it"
+            }
+            io::ErrorKind::AddrNotAvailable => "this host does not have that address",
+            _ => "choose another address",
+        };
+        StartError::Listen { address, source, mend }
+    };
+    let domain = if address.is_ipv4() { socket2::Domain::IPV4 } else { socket2::Domain::IPV6 };
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None).map_err(listen)?;
+    socket.set_reuse_address(true).map_err(listen)?;
+    socket.bind(&address.into()).map_err(listen)?;
+    socket.listen(1).map_err(listen)
+}
+
+/// Finds the document servers' addresses before the first request comes.
+fn resolve(shared: &Shared) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        for upstreams in &shared.site.load().upstreams {
+            upstreams.resolve().await;
+        }
+    });
+    Ok(())
+}
+
+fn note_reload(metrics: &Metrics, successful: bool) {
+    metrics.note_reload(successful, clock::now().as_millisecond() as f64 / 1000.0);
+}
+
+/// What goes on beside the requests: health checks, clearing away, reload.
+struct Keeper {
+    shared: Arc<Shared>,
+    settings: Arc<Settings>,
+    path: PathBuf,
+    listening: Arc<AtomicBool>,
+}
+
+#[async_trait]
+impl BackgroundService for Keeper {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let connector = Arc::new(Connector::new(None));
+        let mut watches = self.watch_upstreams(&connector);
+        let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+        let mut hangup = match signal(SignalKind::hangup()) {
+            Ok(hangup) => hangup,
+            Err(error) => {
+                tracing::error!(%error, "SIGHUP cannot be received: no reload");
+                return;
+            }
+        };
+        self.await_listeners().await;
+        self.greet();
+        loop {
+            tokio::select! {
+                _ = shutdown.changed() => return,
+                _ = sweep.tick() => self.shared.ledger.sweep(clock::now()),
+                _ = hangup.recv() => {
+                    if self.reload() {
+                        watches = self.watch_upstreams(&connector);
+                    }
+                }
+            }
+            while let Some(ended) = watches.try_join_next() {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a health check task failed");
+                }
+            }
+        }
+    }
+}
+
+impl Keeper {
+    /// A task for each set of document servers; they end when the set is dropped.
+    fn watch_upstreams(&self, connector: &Arc<Connector>) -> JoinSet<()> {
+        let mut watches = JoinSet::new();
+        for upstreams in &self.shared.site.load().upstreams {
+            let upstreams = Arc::clone(upstreams);
+            let connector = Arc::clone(connector);
+            watches.spawn(async move { upstreams.watch(&connector).await });
+        }
+        watches
+    }
+
+    /// Waits until every public listener accepts connections.
+    async fn await_listeners(&self) {
+        for address in &self.settings.server.listen {
+            let mut reachable = *address;
+            if reachable.ip().is_unspecified() {
+                reachable.set_ip(match reachable.ip() {
+                    IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+                    IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+                });
+            }
+            while tokio::net::TcpStream::connect(reachable).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+        self.listening.store(true, Ordering::Release);
+    }
+
+    /// Says what listens where, and what to try next.
+    fn greet(&self) {
+        let Settings { server, ops, validate, .. } = &*self.settings;
+        for address in &server.listen {
+            tracing::info!("listening on http://{address}, version {VERSION}");
+        }
+        tracing::info!("operations on http://{0}/ (metrics: http://{0}/metrics)", ops.listen);
+        let port = server.listen.first().map_or(0, SocketAddr::port);
+        tracing::info!(
+            "try: curl -s -d '{{\"c\":\"license\"}}' http://127.0.0.1:{port}/coauthoring/CommandService.ashx"
+        );
+        tracing::debug!("validation API at {}", validate.path);
+        for upstreams in &self.shared.site.load().upstreams {
+            for name in &upstreams.settings.addresses {
+                tracing::info!("document server: {name}; its health: http://{}/readyz", ops.listen);
+            }
+        }
+    }
+
+    /// Loads the configuration anew, all or nothing; returns whether it is in force.
+    fn reload(&self) -> bool {
+        let loaded = match config::load(&self.path) {
+            Ok(loaded) => loaded,
+            Err(errors) => {
+                tracing::error!("the new configuration is refused, the old one stays:\n{errors}");
+                note_reload(&self.shared.metrics, false);
+                return false;
+            }
+        };
+        for warning in &loaded.warnings {
+            tracing::warn!("{warning}");
+        }
+        let fixed = &self.settings.server;
+        let new = &loaded.settings.server;
+        if fixed.listen != new.listen
+            || fixed.workers != new.workers
+            || self.settings.ops.listen != loaded.settings.ops.listen
+        {
+            tracing::warn!(
+                "[server] listen, workers and [ops] listen change only at a restart; the rest is in force"
+            );
+        }
+        let site = Site::build(&loaded.settings, &self.shared.ledger);
+        self.shared.site.store(Arc::new(site));
+        note_reload(&self.shared.metrics, true);
+        tracing::info!("configuration reloaded");
+        true
+    }
+}
+
+/// Ends the process: at once by SIGINT, after a drain by SIGTERM or SIGQUIT.
+struct Signals {
+    shared: Arc<Shared>,
+}
+
+#[async_trait]
+impl ShutdownSignalWatch for Signals {
+    async fn recv(&self) -> ShutdownSignal {
+        let (Ok(mut terminate), Ok(mut interrupt), Ok(mut quit)) = (
+            signal(SignalKind::terminate()),
+            signal(SignalKind::interrupt()),
+            signal(SignalKind::quit()),
+        ) else {
+            tracing::error!("signals cannot be received");
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = interrupt.recv() => return ShutdownSignal::FastShutdown,
+            _ = terminate.recv() => {}
+            _ = quit.recv() => {}
+        }
+        self.shared.draining.send_replace(true);
+        tracing::info!(under_way = self.shared.busy_count(), "draining");
+        let drained = async {
+            while self.shared.busy_count() > 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::select! {
+            () = drained => {}
+            () = tokio::time::sleep(DRAIN_LIMIT) => {
+                tracing::warn!(under_way = self.shared.busy_count(), "not all requests ended in time");
+            }
+            _ = interrupt.recv() => {}
+        }
+        ShutdownSignal::FastShutdown
+    }
+}

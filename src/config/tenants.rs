@@ -1,0 +1,137 @@
+//! `[[tenant]]`: hosts, licence, and what differs from the defaults.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::addresses::HOST_PATTERN;
+use super::credentials::{self, Many, Said};
+use super::document_server;
+use super::reader::{Once, Table};
+use super::sections;
+use super::settings::{DocumentServer, Tenant};
+use super::values::{IDENTIFIER, TENANT_NAME, echo};
+use crate::tenant::{DEFAULT_TENANT, Policy};
+
+/// What a tenant has where it says nothing.
+pub(super) struct Defaults<'a> {
+    pub(super) document_server: &'a Arc<DocumentServer>,
+    pub(super) policy: Policy,
+}
+
+/// The tenant of the hosts that no other names.
+pub(super) fn default_tenant(licence: String, defaults: &Defaults<'_>) -> Tenant {
+    Tenant {
+        name: DEFAULT_TENANT.into(),
+        hosts: Vec::new(),
+        licence: licence.into(),
+        policy: defaults.policy,
+        document_server: Arc::clone(defaults.document_server),
+    }
+}
+
+/// Reads all tenants; `stated` are the licences that the files state.
+pub(super) fn read(
+    tables: Vec<Table<'_>>,
+    defaults: &Defaults<'_>,
+    stated: &HashSet<Arc<str>>,
+) -> Vec<Tenant> {
+    let mut names = Once::default();
+    let mut hosts = Once::default();
+    let tenants = tables.into_iter();
+    tenants.map(|table| tenant(table, defaults, stated, &mut names, &mut hosts)).collect()
+}
+
+fn tenant(
+    mut table: Table<'_>,
+    defaults: &Defaults<'_>,
+    stated: &HashSet<Arc<str>>,
+    names: &mut Once,
+    hosts: &mut Once,
+) -> Tenant {
+    let tenant = Tenant {
+        name: name(&mut table, names).unwrap_or_default().into(),
+        hosts: read_hosts(&mut table, hosts).unwrap_or_default(),
+        licence: licence(&mut table, stated).unwrap_or_default().into(),
+        policy: sections::policy(&mut table, defaults.policy),
+        document_server: read_document_server(&mut table, defaults.document_server),
+    };
+    table.finish();
+    tenant
+}
+
+fn name(table: &mut Table<'_>, names: &mut Once) -> Option<String> {
+    let Some(value) = table.value("name") else {
+        table.missing("name", "write a name for logs and metrics, such as \"acme\"");
+        return None;
+    };
+    let name = value.read(&TENANT_NAME)?;
+    // Names that differ in letter case only would be mixed up by people.
+    names.take(
+        &name.to_lowercase(),
+        &value,
+        format!("the tenant {}", echo(&name)),
+        "give every tenant its own name",
+    );
+    Some(name)
+}
+
+fn read_hosts(table: &mut Table<'_>, hosts: &mut Once) -> Option<Vec<String>> {
+    let Some(value) = table.value("hosts") else {
+        table.missing(
+            "hosts",
+            "write the host names of the tenant, such as [\"docs.acme.example\"]",
+        );
+        return None;
+    };
+    let items = value.items(HOST_PATTERN.list_mend)?;
+    if items.is_empty() {
+        value.invalid("there is no host", HOST_PATTERN.mend);
+    }
+    let mut patterns = Vec::new();
+    for item in items {
+        if let Some(pattern) = item.read(&HOST_PATTERN)
+            && hosts.take(
+                &pattern,
+                &item,
+                format!("the host {}", echo(&pattern)),
+                "a host belongs to one tenant: remove one of the two",
+            )
+        {
+            patterns.push(pattern);
+        }
+    }
+    Some(patterns)
+}
+
+fn licence(table: &mut Table<'_>, stated: &HashSet<Arc<str>>) -> Option<String> {
+    let Some(value) = table.value("licence") else {
+        table.missing("licence", "write the id of a licence");
+        return None;
+    };
+    let id = value.read(&IDENTIFIER)?;
+    if !stated.contains(id.as_str()) {
+        value.warn(format!(
+            "no licence file states the licence {}; nobody can edit unless the store holds it",
+            echo(&id)
+        ));
+    }
+    Some(id)
+}
+
+fn read_document_server(table: &mut Table<'_>, base: &Arc<DocumentServer>) -> Arc<DocumentServer> {
+    let said = credentials::read(table, "token_secret", "token_secret_file", Many::Several);
+    let own = table.has("document_server");
+    let sub = table.table("document_server");
+    if matches!(said, Said::Nothing) && !own {
+        return Arc::clone(base);
+    }
+    let twice = sub.has("token_secret") || sub.has("token_secret_file");
+    if twice && let Some(value) = table.value("token_secret").or(table.value("token_secret_file")) {
+        value.invalid(
+            "the tenant's document_server states the secret, too",
+            "remove one of the two",
+        );
+    }
+    let secrets = credentials::for_all(&said, &base.secrets);
+    Arc::new(document_server::read(sub, &DocumentServer { secrets, ..(**base).clone() }))
+}

@@ -1,0 +1,347 @@
+//! One co-authoring connection: the pump's events, judged by the session, carried out here.
+//!
+//! A refused open is told in the way that the editor understands (WIRE.md section 5):
+//! `disconnectReason`, the Socket.IO disconnect `41`, then the close.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tracing::Instrument as _;
+
+use super::pump::{Inspect, Peer, Pump, PumpEvent};
+use super::site::{Shared, Tenant};
+use crate::clock;
+use crate::ledger::{CloseReason, Seat};
+use crate::ops::metrics::Outcome;
+use crate::session::inspect::{Event, Flow, Inspector, Violation};
+use crate::session::{Decision, Report, ReplyVerdict, Session, Stored, Verdict};
+use crate::wire::coauthoring::{DisconnectCode, disconnect_reason};
+use crate::wire::packet::DISCONNECT;
+use crate::wire::websocket::{Opcode, Sender, write_close, write_frame};
+
+/// How long a client may be silent. The document server pings every 25 s and gives up 20 s later
+/// (WIRE.md section 2); this only ends what it cannot see.
+const CLIENT_IDLE: Duration = Duration::from_secs(90);
+
+/// How long a peer has to take our last words, or to finish its own.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// Both directions' inspectors.
+struct Inspectors {
+    client: Inspector,
+    server: Inspector,
+}
+
+impl Inspectors {
+    fn of(&mut self, from: Peer) -> &mut Inspector {
+        match from {
+            Peer::Client => &mut self.client,
+            Peer::Server => &mut self.server,
+        }
+    }
+}
+
+impl Inspect for Inspectors {
+    fn inspect(&mut self, from: Peer, input: &[u8]) -> Result<Flow, Violation> {
+        self.of(from).inspect(input)
+    }
+
+    fn released(&mut self, from: Peer) -> &mut Vec<u8> {
+        self.of(from).released()
+    }
+}
+
+/// How a connection ended, for the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The client said goodbye, or ended its stream after one.
+    Goodbye,
+    /// The client was gone without a word.
+    ClientLost,
+    ServerClosed,
+    ServerLost,
+    /// An open was refused.
+    Refused,
+    /// The client broke the protocol.
+    Violation,
+    /// A peer took or sent nothing any more.
+    TimedOut,
+    /// Asked by an operator, or by the same session on another connection.
+    Closed,
+    /// The gateway is shutting down.
+    Draining,
+}
+
+/// A connection with both handshakes done.
+pub struct Connection {
+    pub shared: Arc<Shared>,
+    pub tenant: Arc<Tenant>,
+    pub address: IpAddr,
+    /// What the server sent behind its handshake.
+    pub early: Bytes,
+}
+
+impl Connection {
+    /// Runs the connection to its end. Whatever ends it, its seat is given back.
+    pub async fn run<C, S>(self, client: C, server: S)
+    where
+        C: AsyncRead + AsyncWrite + Unpin,
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let span = tracing::info_span!("session", tenant = %self.tenant.name, client = %self.address);
+        let open = self.shared.metrics.websocket();
+        let inspect = Inspectors {
+            client: Inspector::new(Sender::Client),
+            server: Inspector::new(Sender::Server),
+        };
+        let mut driver = Driver {
+            pump: Pump::new(client, server, inspect, &self.early, CLIENT_IDLE),
+            session: Session::new(self.address),
+            draining: self.shared.draining.subscribe(),
+            shared: self.shared,
+            tenant: self.tenant,
+            client_said_goodbye: false,
+        };
+        async {
+            let end = driver.drive().await;
+            tracing::debug!(?end, "session ended");
+        }
+        .instrument(span)
+        .await;
+        drop(open);
+    }
+}
+
+struct Driver<C, S> {
+    pump: Pump<C, S, Inspectors>,
+    session: Session,
+    shared: Arc<Shared>,
+    tenant: Arc<Tenant>,
+    draining: watch::Receiver<bool>,
+    client_said_goodbye: bool,
+}
+
+/// What woke the driver.
+enum Wake {
+    Pump(PumpEvent),
+    Closed(CloseReason),
+    Draining,
+}
+
+impl<C, S> Driver<C, S>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    async fn drive(&mut self) -> End {
+        loop {
+            let wake = tokio::select! {
+                biased;
+                reason = closed(self.session.seat()) => Wake::Closed(reason),
+                _ = self.draining.wait_for(|draining| *draining) => Wake::Draining,
+                event = self.pump.next() => Wake::Pump(event),
+            };
+            let event = match wake {
+                Wake::Pump(event) => event,
+                Wake::Closed(reason) => {
+                    tracing::info!(?reason, "session is closed");
+                    self.dismiss(DisconnectCode::Drop).await;
+                    return End::Closed;
+                }
+                Wake::Draining => {
+                    self.farewell(&[], 1001).await;
+                    return End::Draining;
+                }
+            };
+            if let Some(end) = self.on_event(event).await {
+                return end;
+            }
+        }
+    }
+
+    /// Deals with what the pump reports; `Some` ends the connection.
+    async fn on_event(&mut self, event: PumpEvent) -> Option<End> {
+        match event {
+            PumpEvent::Inspected(Peer::Client, Event::Auth) => self.on_auth().await,
+            PumpEvent::Inspected(Peer::Server, Event::Auth) => self.on_reply().await,
+            PumpEvent::Inspected(Peer::Client, Event::Goodbye) => {
+                self.client_said_goodbye = true;
+                None
+            }
+            PumpEvent::Inspected(Peer::Client, Event::GaveUpEditing) => {
+                let tenant = self.present_tenant();
+                self.session.on_gave_up_editing(&tenant.terms(clock::now()), &self.shared.ledger);
+                None
+            }
+            PumpEvent::Inspected(Peer::Server, Event::Goodbye | Event::GaveUpEditing) => None,
+            PumpEvent::Violated(Peer::Client, violation) => {
+                Some(self.on_violation(violation).await)
+            }
+            PumpEvent::Violated(Peer::Server, violation) => {
+                tracing::warn!(%violation, "the document server sent what cannot be read");
+                Some(End::ServerLost)
+            }
+            PumpEvent::Ended(from) => Some(self.finish_after(from).await),
+            PumpEvent::Broken(Peer::Client, error) => {
+                tracing::debug!(%error, "the client is gone");
+                Some(End::ClientLost)
+            }
+            PumpEvent::Broken(Peer::Server, error) => {
+                tracing::debug!(%error, "the document server is gone");
+                let _ = timeout(LINGER, self.pump.finish(Peer::Client)).await;
+                Some(End::ServerLost)
+            }
+            PumpEvent::Silent | PumpEvent::Stalled(_) => {
+                tracing::debug!("a peer does not move any more");
+                Some(End::TimedOut)
+            }
+        }
+    }
+
+    /// The tenant as it is configured now, or as it was when the session began.
+    fn present_tenant(&self) -> Arc<Tenant> {
+        let site = self.shared.site.load();
+        site.tenant_named(&self.tenant.name).unwrap_or(&self.tenant).clone()
+    }
+
+    async fn on_auth(&mut self) -> Option<End> {
+        let tenant = self.present_tenant();
+        let terms = tenant.terms(clock::now());
+        let verdict = self.session.on_auth(self.pump.inspect.client.text(), &terms);
+        match verdict {
+            Verdict::Ignore => self.pump.inspect.client.pass_held(),
+            Verdict::Pass(report) => {
+                self.report(&report);
+                self.pump.inspect.client.pass_held();
+            }
+            Verdict::Replace(report, text) => {
+                self.report(&report);
+                self.pump.inspect.client.replace_held(text.as_bytes());
+            }
+            Verdict::Refuse(report, code) => {
+                self.report(&report);
+                self.dismiss(code).await;
+                return Some(End::Refused);
+            }
+        }
+        None
+    }
+
+    async fn on_reply(&mut self) -> Option<End> {
+        let tenant = self.present_tenant();
+        let terms = tenant.terms(clock::now());
+        let text = self.pump.inspect.server.text();
+        match self.session.on_reply(text, &terms, &self.shared.ledger) {
+            ReplyVerdict::Pass => self.pump.inspect.server.pass_held(),
+            ReplyVerdict::Store(Stored { seats, record }) => {
+                seats.stored(&record);
+                self.pump.inspect.server.pass_held();
+            }
+            ReplyVerdict::Replace(text) => self.pump.inspect.server.replace_held(text.as_bytes()),
+            ReplyVerdict::Forbid => {
+                tracing::warn!("the document server accepted an open that nobody judged");
+                self.dismiss(DisconnectCode::AccessDenied).await;
+                return Some(End::Violation);
+            }
+        }
+        None
+    }
+
+    async fn on_violation(&mut self, violation: Violation) -> End {
+        tracing::info!(%violation, "the client broke the protocol");
+        match violation {
+            Violation::Frame(error) => self.farewell(&[], error.close_code()).await,
+            Violation::Ambiguous | Violation::HeldTooLong => {
+                self.dismiss(DisconnectCode::AccessDenied).await;
+            }
+        }
+        End::Violation
+    }
+
+    /// One stream is at its end: the other side gets the rest, and its own chance to finish.
+    async fn finish_after(&mut self, from: Peer) -> End {
+        let to = from.other();
+        let finishing = async {
+            if self.pump.finish(to).await.is_err() {
+                return;
+            }
+            loop {
+                match self.pump.next().await {
+                    PumpEvent::Inspected(_, Event::Goodbye | Event::GaveUpEditing) => {}
+                    // Nobody opens anything on a connection that is ending.
+                    _ => return,
+                }
+            }
+        };
+        let _ = timeout(LINGER, finishing).await;
+        match from {
+            Peer::Client if self.client_said_goodbye => End::Goodbye,
+            Peer::Client => End::ClientLost,
+            Peer::Server => End::ServerClosed,
+        }
+    }
+
+    /// Ends the connection with a reason that the editor understands.
+    async fn dismiss(&mut self, code: DisconnectCode) {
+        let reason = disconnect_reason(code, code.description());
+        self.farewell(&[reason.as_bytes(), DISCONNECT.as_bytes()], 1000).await;
+    }
+
+    /// Sends text messages and a close frame to the client, at a boundary of what it was sent so
+    /// far, and waits a moment for it to take them. The document server sees the stream end.
+    async fn farewell(&mut self, messages: &[&[u8]], close_code: u16) {
+        let last_words = async {
+            self.pump.stop_reading(Peer::Client);
+            let _ = self.pump.flush(Peer::Client).await;
+            while !self.pump.inspect.server.at_message_boundary() {
+                match self.pump.next().await {
+                    PumpEvent::Inspected(Peer::Server, Event::Goodbye) => {}
+                    _ => return,
+                }
+            }
+            self.pump.stop_reading(Peer::Server);
+            let mut bytes = Vec::with_capacity(256);
+            for message in messages {
+                write_frame(&mut bytes, Opcode::Text, None, message);
+            }
+            write_close(&mut bytes, None, close_code);
+            self.pump.send(Peer::Client, &bytes);
+            if self.pump.finish(Peer::Client).await.is_ok() {
+                self.pump.discard(Peer::Client).await;
+            }
+        };
+        let _ = timeout(LINGER, last_words).await;
+    }
+
+    fn report(&self, report: &Report) {
+        let outcome = match report.decision {
+            Decision::Admitted => Outcome::Admitted,
+            Decision::Rejected => Outcome::Rejected,
+            Decision::ViewOnly => Outcome::ViewOnly,
+            Decision::Observed => Outcome::Observed,
+        };
+        let tenant = &self.tenant.name;
+        self.shared.metrics.count_admission(tenant, report.class, outcome, report.reason);
+        tracing::info!(
+            document = %report.document,
+            user = %report.user,
+            class = report.class.label(),
+            outcome = outcome.label(),
+            reason = report.reason.map_or("none", crate::admission::Reason::label),
+            "admission"
+        );
+    }
+}
+
+/// Waits until the connection that holds `seat` is asked to end; for ever without a seat.
+async fn closed(seat: Option<&Seat>) -> CloseReason {
+    match seat {
+        Some(seat) => seat.closed().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,200 @@
+//! The command service: `license` is answered here, everything else goes on byte for byte.
+//!
+//! INTERFACE.md section 4, WIRE.md section 1.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use bytes::{Bytes, BytesMut};
+use http::{Method, StatusCode, header};
+use jiff::Timestamp;
+use pingora::http::RequestHeader;
+use pingora::proxy::Session;
+use tokio::time::timeout;
+
+use super::answer::Answer;
+use super::site::Tenant;
+use crate::clock;
+use crate::ledger::UserList;
+use crate::license_answer::{LicenseAnswer, QuotaUser};
+use crate::seat::SeatClass;
+use crate::wire::command::{self, CommandInput, CommandRequest, InflateError, ServerFacts};
+
+/// How long a client may take to send a command's body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The license answer of a tenant, built once per change rather than once per request.
+#[derive(Debug, Default)]
+pub struct LicenseDesk {
+    kept: ArcSwapOption<Kept>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    answer: LicenseAnswer,
+    /// The ledger's version, the server's facts and the instant that it was built from.
+    version: u64,
+    facts: Arc<ServerFacts>,
+    built: Timestamp,
+}
+
+impl LicenseDesk {
+    /// The answer for `tenant` at `now`.
+    fn answer(&self, tenant: &Tenant, now: Timestamp) -> LicenseAnswer {
+        let version = tenant.seats.version(now);
+        let facts = tenant.upstreams.facts();
+        if let Some(kept) = &*self.kept.load()
+            && kept.version == version
+            && Arc::ptr_eq(&kept.facts, &facts)
+            && kept.built <= now
+            && kept.answer.valid_until().is_none_or(|until| now < until)
+        {
+            return kept.answer.clone();
+        }
+        let editors = tenant.seats.users(SeatClass::Editor, now);
+        let viewers = tenant.seats.users(SeatClass::LiveViewer, now);
+        let answer = LicenseAnswer::build(
+            tenant.licence.as_deref(),
+            &facts,
+            quota_users(&editors),
+            quota_users(&viewers),
+            now,
+        );
+        if editors.version == version && viewers.version == version {
+            let kept = Kept { answer: answer.clone(), version, facts, built: now };
+            self.kept.store(Some(Arc::new(kept)));
+        }
+        answer
+    }
+}
+
+fn quota_users(list: &UserList) -> impl Iterator<Item = QuotaUser<'_>> {
+    list.users.iter().map(|user| QuotaUser {
+        id: &user.user,
+        expire: user.expires,
+        anonymous: user.anonymous,
+    })
+}
+
+/// What is to become of a request on a route of the command service.
+#[derive(Debug)]
+pub enum Outcome {
+    Answer(Answer),
+    /// The document server's to answer; the body is whole and as it came.
+    Forward(Bytes),
+}
+
+/// Whether the command service takes a request: `GET /command` is not one of its routes.
+pub fn takes(request: &RequestHeader) -> bool {
+    match request.method {
+        Method::POST => true,
+        Method::GET | Method::HEAD => {
+            let path = request.uri.path().trim_end_matches('/');
+            !path.rsplit('/').next().is_some_and(|last| last.eq_ignore_ascii_case("command"))
+        }
+        _ => false,
+    }
+}
+
+/// Reads a command, answers it or says that it is to be forwarded.
+///
+/// # Errors
+/// The client broke off.
+pub async fn handle(session: &mut Session, tenant: &Tenant) -> pingora::Result<Outcome> {
+    let settings = &tenant.upstreams.settings;
+    let limit = settings.command_body_limit;
+    let body = match read_body(session, limit).await? {
+        Ok(body) => body,
+        Err(refusal) => return Ok(Outcome::Answer(refusal)),
+    };
+    let request = session.req_header();
+    let encoding =
+        request.headers.get(header::CONTENT_ENCODING).and_then(|value| value.to_str().ok());
+    let plain = match command::inflate(&body, encoding, limit) {
+        Ok(plain) => plain,
+        Err(error) => return Ok(Outcome::Answer(unreadable(error, session))),
+    };
+    let query = request.uri.query().unwrap_or_default();
+    let input = CommandInput {
+        query: query.as_bytes(),
+        body: &plain,
+        authorization: request.headers.get(header::AUTHORIZATION).map(|value| value.as_bytes()),
+    };
+    let now = clock::now();
+    let answer = match command::read(&input, settings.secrets.inbox.as_deref(), now) {
+        CommandRequest::License { key } => {
+            tenant.license_desk.answer(tenant, now).body(key.as_ref())
+        }
+        CommandRequest::Answer(reply) => reply.body(),
+        CommandRequest::Other => return Ok(Outcome::Forward(body)),
+    };
+    Ok(Outcome::Answer(Answer::json(answer)))
+}
+
+/// Reads the body, or says why not.
+async fn read_body(
+    session: &mut Session,
+    limit: usize,
+) -> pingora::Result<Result<Bytes, Answer>> {
+    let stated = session
+        .get_header(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok())
+        .and_then(|length| length.parse::<u64>().ok());
+    if stated.is_some_and(|length| length > limit as u64) {
+        return Ok(Err(too_large(limit, session)));
+    }
+    let expects = session
+        .get_header(header::EXPECT)
+        .is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    if expects {
+        session.write_continue_response().await?;
+    }
+    let reading = async {
+        let Some(mut body) = session.read_request_body().await? else { return Ok(Some(Bytes::new())) };
+        // Most bodies come in one piece.
+        let mut joined = BytesMut::new();
+        while let Some(piece) = session.read_request_body().await? {
+            if joined.is_empty() {
+                joined.extend_from_slice(&body);
+            }
+            if joined.len() + piece.len() > limit {
+                return Ok(None);
+            }
+            joined.extend_from_slice(&piece);
+            body = Bytes::new();
+        }
+        let whole = if joined.is_empty() { body } else { joined.freeze() };
+        Ok((whole.len() <= limit).then_some(whole))
+    };
+    match timeout(BODY_TIMEOUT, reading).await {
+        Ok(Ok(Some(body))) => Ok(Ok(body)),
+        Ok(Ok(None)) => Ok(Err(too_large(limit, session))),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Ok(Err(Answer::refusal(
+            StatusCode::REQUEST_TIMEOUT,
+            "request_timeout",
+            "The command's body did not arrive in time.",
+            &session.req_header().headers,
+        ))),
+    }
+}
+
+fn too_large(limit: usize, session: &Session) -> Answer {
+    Answer::refusal(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "body_too_large",
+        &format!("A command's body may have at most {limit} bytes."),
+        &session.req_header().headers,
+    )
+}
+
+fn unreadable(error: InflateError, session: &Session) -> Answer {
+    let (status, name) = match error {
+        InflateError::Unsupported => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding"),
+        InflateError::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
+        InflateError::Corrupt => (StatusCode::BAD_REQUEST, "bad_body"),
+    };
+    let message = format!("The command's body cannot be read: {error}.");
+    Answer::refusal(status, name, &message, &session.req_header().headers)
+}

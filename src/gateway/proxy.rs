@@ -1,0 +1,578 @@
+//! The request pipeline: Pingora's hooks, in the order in which a request meets them.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::StatusCode;
+use pingora::connectors::http::Connector;
+use pingora::http::RequestHeader;
+use pingora::modules::http::HttpModules;
+use pingora::protocols::Stream;
+use pingora::protocols::http::ServerSession;
+use pingora::proxy::{FailToProxy, ProxyHttp, Session};
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorSource, ErrorType};
+use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
+
+use super::answer::Answer;
+use super::caller::Caller;
+use super::coauthoring::Connection;
+use super::command;
+use super::exchange;
+use super::front;
+use super::handshake::{self, HandshakeError};
+use super::pump::{Peer, Pump, PumpEvent, Transparent};
+use super::route::{Route, forward_target, target_path};
+use super::site::{Busy, Shared, Tenant};
+use super::upstream::balance_key;
+use crate::ops::metrics::UpstreamFailure;
+
+/// How long a client may be silent while it owes a request's body, or take nothing of an answer.
+const CLIENT_STALL: Duration = Duration::from_secs(60);
+
+/// How long the document server may take to answer a WebSocket handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a WebSocket that is none of the co-authoring service may be idle.
+const TUNNEL_IDLE: Duration = Duration::from_secs(3600);
+
+/// The most servers that a request is offered to when connecting fails.
+const MAX_TRIES: usize = 3;
+
+/// The proxy's logic.
+pub struct Gateway {
+    pub shared: Arc<Shared>,
+    connector: Connector,
+}
+
+/// What is known of one request.
+pub struct RequestContext {
+    started: Instant,
+    caller: Caller,
+    route: Route,
+    tenant: Option<Arc<Tenant>>,
+    /// The servers that this request was offered to; the last one is the present one.
+    tried: Vec<SocketAddr>,
+    /// The status of an answer that Pingora does not know of; 0 if it does.
+    status: u16,
+    /// The request's line, kept where the session is taken away from Pingora.
+    line: Option<(http::Method, String)>,
+    _busy: Busy,
+}
+
+impl Gateway {
+    /// A gateway over `shared`.
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, connector: Connector::new(None) }
+    }
+
+    /// Whether an address may reach what is for operators only.
+    fn is_operator(&self, client: IpAddr) -> bool {
+        self.shared.site.load().operators.iter().any(|net| net.contains(&client))
+    }
+
+    /// Answers 403 to what is for operators only.
+    async fn guard(session: &mut Session) -> pingora::Result<bool> {
+        let headers = &session.req_header().headers;
+        Answer::refusal(
+            StatusCode::FORBIDDEN,
+            "forbidden",
+            "This part of the document server is for its operators only.",
+            headers,
+        )
+        .send(session)
+        .await?;
+        Ok(true)
+    }
+
+    /// Answers or forwards a command.
+    async fn command(
+        &self,
+        session: &mut Session,
+        context: &mut RequestContext,
+        tenant: &Arc<Tenant>,
+    ) -> pingora::Result<bool> {
+        let body = match command::handle(session, tenant).await? {
+            command::Outcome::Answer(answer) => {
+                answer.send(session).await?;
+                return Ok(true);
+            }
+            command::Outcome::Forward(body) => body,
+        };
+        let mut request = session.req_header().clone();
+        prepare(&mut request, context, tenant)?;
+        let address = pick(session, context, tenant)?;
+        let settings = &tenant.upstreams.settings;
+        let mut exchange = exchange::send(&self.connector, address, settings, request, body)
+            .await
+            .map_err(Error::into_up)?;
+        let bodiless = session.req_header().method == http::Method::HEAD;
+        session.write_response_header(Box::new(exchange.head.clone()), bodiless).await?;
+        while let Some(piece) = exchange.next().await.map_err(Error::into_up)? {
+            session.write_response_body(Some(piece), false).await?;
+        }
+        if !bodiless {
+            session.write_response_body(None, true).await?;
+        }
+        Ok(true)
+    }
+
+    /// Opens a WebSocket: the handshake with the document server, then a task of its own.
+    async fn tunnel(
+        &self,
+        session: &mut Session,
+        context: &mut RequestContext,
+        tenant: &Arc<Tenant>,
+    ) -> pingora::Result<bool> {
+        let inspected = context.route == Route::Coauthoring;
+        let mut request = session.req_header().clone();
+        prepare(&mut request, context, tenant)?;
+        let request = handshake::write_request(&request, request.raw_path(), !inspected);
+        let answer = loop {
+            let address = pick(session, context, tenant)?;
+            let connect_timeout = tenant.upstreams.settings.connect_timeout;
+            let performed =
+                handshake::perform(address, &request, connect_timeout, HANDSHAKE_TIMEOUT).await;
+            match performed {
+                Ok(answer) => break answer,
+                Err(error) => {
+                    let failure = handshake_failure(&error);
+                    self.shared.metrics.count_upstream_failure(failure);
+                    let again = failure == UpstreamFailure::Connect
+                        && context.tried.len() < MAX_TRIES
+                        && pick_untried(session, context, tenant).is_some();
+                    if !again {
+                        let status = match error {
+                            HandshakeError::ConnectTimeout { .. }
+                            | HandshakeError::AnswerTimeout { .. } => StatusCode::GATEWAY_TIMEOUT,
+                            HandshakeError::Connect { .. }
+                            | HandshakeError::Broken { .. }
+                            | HandshakeError::NotHttp { .. } => StatusCode::BAD_GATEWAY,
+                        };
+                        let message = format!("The document server failed: {error}.");
+                        upstream_refusal(status, &message, session).send(session).await?;
+                        return Ok(true);
+                    }
+                }
+            }
+        };
+        let (stream, head, early) = match answer {
+            handshake::Answer::Upgraded { stream, head, early } => (stream, head, early),
+            handshake::Answer::Refused { head, body } => {
+                session.set_keepalive(None);
+                session.write_response_header(head, body.is_empty()).await?;
+                if !body.is_empty() {
+                    session.write_response_body(Some(body), true).await?;
+                }
+                return Ok(true);
+            }
+        };
+        context.status = StatusCode::SWITCHING_PROTOCOLS.as_u16();
+        context.line = Some((session.req_header().method.clone(), path_for_log(session)));
+        let client = take_stream(session)?;
+        let tunnel = Tunnel {
+            shared: Arc::clone(&self.shared),
+            tenant: Arc::clone(tenant),
+            address: context.caller.client,
+            inspected,
+            head,
+            early,
+            busy: self.shared.busy(),
+        };
+        // A task of its own is a third of the size of Pingora's for a request.
+        tokio::spawn(tunnel.run(client, stream));
+        Ok(true)
+    }
+}
+
+/// A WebSocket whose handshake with the document server is done.
+struct Tunnel {
+    shared: Arc<Shared>,
+    tenant: Arc<Tenant>,
+    address: IpAddr,
+    inspected: bool,
+    head: Vec<u8>,
+    early: Bytes,
+    busy: Busy,
+}
+
+impl Tunnel {
+    async fn run(self, mut client: Stream, server: tokio::net::TcpStream) {
+        let greeting = async {
+            client.write_all(&self.head).await?;
+            client.flush().await
+        };
+        if !matches!(timeout(CLIENT_STALL, greeting).await, Ok(Ok(()))) {
+            return;
+        }
+        let Self { shared, tenant, address, inspected, early, busy, .. } = self;
+        if inspected {
+            Connection { shared, tenant, address, early }.run(client, server).await;
+        } else {
+            run_transparent(shared, client, server, &early).await;
+        }
+        drop(busy);
+    }
+}
+
+/// Carries a WebSocket that is none of the co-authoring service's.
+async fn run_transparent(
+    shared: Arc<Shared>,
+    client: Stream,
+    server: tokio::net::TcpStream,
+    early: &[u8],
+) {
+    let mut pump = Pump::new(client, server, Transparent::default(), early, TUNNEL_IDLE);
+    let mut draining = shared.draining.subscribe();
+    let event = tokio::select! {
+        event = pump.next() => event,
+        _ = draining.wait_for(|draining| *draining) => return,
+    };
+    if let PumpEvent::Ended(from) = event {
+        let rest = async {
+            if pump.finish(from.other()).await.is_ok() {
+                pump.next().await;
+            }
+        };
+        let _ = timeout(CLIENT_STALL, rest).await;
+        let _ = timeout(CLIENT_STALL, pump.finish(Peer::Client)).await;
+    }
+}
+
+/// Takes the client's stream away from Pingora, which is left with one that is closed.
+fn take_stream(session: &mut Session) -> pingora::Result<Stream> {
+    let (closed, _) = tokio::io::duplex(1);
+    let left = ServerSession::new_http1(Box::new(closed));
+    let taken = std::mem::replace(&mut *session.downstream_session, left);
+    session.set_keepalive(None);
+    match taken {
+        ServerSession::H1(http1) => Ok(http1.into_inner()),
+        ServerSession::H2(_) | ServerSession::Subrequest(_) | ServerSession::Custom(_) => {
+            Error::e_explain(ErrorType::InternalError, "a WebSocket that is not over HTTP/1.1")
+        }
+    }
+}
+
+/// Makes a client's request one to the document server.
+fn prepare(
+    request: &mut RequestHeader,
+    context: &RequestContext,
+    tenant: &Tenant,
+) -> pingora::Result<()> {
+    let settings = &tenant.upstreams.settings;
+    if let Some(target) =
+        forward_target(request, &settings.path_prefix, settings.strip_version_prefix)
+    {
+        request.set_raw_path(&target)?;
+    }
+    context.caller.write_forwarding_headers(request, &settings.path_prefix)
+}
+
+/// The server for a request, which has not been tried.
+fn pick_untried(
+    session: &Session,
+    context: &RequestContext,
+    tenant: &Tenant,
+) -> Option<SocketAddr> {
+    let request = session.req_header();
+    let key = balance_key(request.uri.path().as_bytes(), request.uri.query());
+    match key {
+        Some(key) => tenant.upstreams.pick(key, &context.tried),
+        None => {
+            let client = context.caller.client.to_string();
+            tenant.upstreams.pick(client.as_bytes(), &context.tried)
+        }
+    }
+}
+
+fn pick(
+    session: &Session,
+    context: &mut RequestContext,
+    tenant: &Tenant,
+) -> pingora::Result<SocketAddr> {
+    let address = pick_untried(session, context, tenant).ok_or_else(|| {
+        Error::explain(ErrorType::ConnectNoRoute, "no document server is known").into_up()
+    })?;
+    context.tried.push(address);
+    Ok(address)
+}
+
+fn handshake_failure(error: &HandshakeError) -> UpstreamFailure {
+    match error {
+        HandshakeError::Connect { .. } | HandshakeError::ConnectTimeout { .. } => {
+            UpstreamFailure::Connect
+        }
+        HandshakeError::AnswerTimeout { .. } => UpstreamFailure::Timeout,
+        HandshakeError::Broken { .. } => UpstreamFailure::Reset,
+        HandshakeError::NotHttp { .. } => UpstreamFailure::Other,
+    }
+}
+
+fn upstream_refusal(status: StatusCode, message: &str, session: &Session) -> Answer {
+    let error =
+        if status == StatusCode::GATEWAY_TIMEOUT { "gateway_timeout" } else { "bad_gateway" };
+    Answer::refusal(status, error, message, &session.req_header().headers)
+}
+
+/// The path without the query, which may hold tokens.
+fn path_for_log(session: &Session) -> String {
+    String::from_utf8_lossy(&target_path(session.req_header())).into_owned()
+}
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = RequestContext;
+
+    fn new_ctx(&self) -> Self::CTX {
+        RequestContext {
+            started: Instant::now(),
+            caller: Caller {
+                trusted: false,
+                client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                tls: false,
+            },
+            route: Route::Forward,
+            tenant: None,
+            tried: Vec::new(),
+            status: 0,
+            line: None,
+            _busy: self.shared.busy(),
+        }
+    }
+
+    /// No module: what they could do is not wanted, and costs.
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
+
+    async fn early_request_filter(
+        &self,
+        _session: &mut Session,
+        _context: &mut Self::CTX,
+    ) -> pingora::Result<()> {
+        front::header_is_complete();
+        Ok(())
+    }
+
+    async fn request_filter(
+        &self,
+        session: &mut Session,
+        context: &mut Self::CTX,
+    ) -> pingora::Result<bool> {
+        session.set_read_timeout(Some(CLIENT_STALL));
+        session.set_write_timeout(Some(CLIENT_STALL));
+        let request = session.req_header();
+        let peer = session
+            .client_addr()
+            .and_then(|address| address.as_inet())
+            .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), SocketAddr::ip);
+        let tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
+        let (tenant, route) = {
+            let site = self.shared.site.load();
+            context.caller =
+                Caller::identify(&request.headers, peer, &site.trusted_proxies, tls);
+            let tenant = Arc::clone(site.tenant_of(context.caller.host(request)));
+            let route = tenant.router.route(&target_path(request));
+            (tenant, route)
+        };
+        context.tenant = Some(Arc::clone(&tenant));
+        context.route = match route {
+            Ok(route) => route,
+            Err(error) => {
+                let message = format!("The request cannot be routed: {error}.");
+                let headers = &request.headers;
+                Answer::refusal(StatusCode::BAD_REQUEST, "bad_path", &message, headers)
+                    .send(session)
+                    .await?;
+                return Ok(true);
+            }
+        };
+        match context.route {
+            Route::Guarded if !self.is_operator(context.caller.client) => {
+                Self::guard(session).await
+            }
+            Route::Command if command::takes(request) => {
+                self.command(session, context, &tenant).await
+            }
+            Route::Coauthoring if handshake::is_websocket(request) => {
+                self.tunnel(session, context, &tenant).await
+            }
+            Route::Coauthoring => {
+                // What a Socket.IO server without the polling transport says.
+                let mut answer = Answer::json(r#"{"code":0,"message":"Transport unknown"}"#);
+                answer.status = StatusCode::BAD_REQUEST;
+                answer.send(session).await?;
+                Ok(true)
+            }
+            Route::Forward | Route::Guarded if handshake::is_websocket(request) => {
+                self.tunnel(session, context, &tenant).await
+            }
+            Route::Command | Route::Validate | Route::Forward | Route::Guarded => Ok(false),
+        }
+    }
+
+    async fn upstream_peer(
+        &self,
+        session: &mut Session,
+        context: &mut Self::CTX,
+    ) -> pingora::Result<Box<HttpPeer>> {
+        let tenant = context.tenant.clone();
+        let tenant = tenant.ok_or_else(|| Error::new(ErrorType::InternalError))?;
+        let address = match pick(session, context, &tenant) {
+            Ok(address) => address,
+            // A retry on the one server there is: its pooled connection had just closed.
+            Err(error) => *context.tried.last().ok_or(error)?,
+        };
+        Ok(Box::new(exchange::peer(address, &tenant.upstreams.settings)))
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        _session: &mut Session,
+        request: &mut RequestHeader,
+        context: &mut Self::CTX,
+    ) -> pingora::Result<()> {
+        match &context.tenant {
+            Some(tenant) => prepare(request, context, tenant),
+            None => Error::e_explain(ErrorType::InternalError, "a request without a tenant"),
+        }
+    }
+
+    fn fail_to_connect(
+        &self,
+        session: &mut Session,
+        _peer: &HttpPeer,
+        context: &mut Self::CTX,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        let another = context.tenant.as_ref().is_some_and(|tenant| {
+            context.tried.len() < MAX_TRIES && pick_untried(session, context, tenant).is_some()
+        });
+        // Nothing was sent yet, so another server may have it.
+        error.set_retry(another);
+        if another {
+            self.shared.metrics.count_upstream_failure(UpstreamFailure::Connect);
+        }
+        error
+    }
+
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        context: &mut Self::CTX,
+    ) -> FailToProxy {
+        let nothing = FailToProxy { error_code: 0, can_reuse_downstream: false };
+        let server = match context.tried.last() {
+            Some(address) => format!("The document server {address}"),
+            None => "The document server".to_owned(),
+        };
+        let after = context.started.elapsed();
+        let answer = match error.esource() {
+            ErrorSource::Upstream => {
+                let (failure, status, what) = upstream_failure(error.etype());
+                self.shared.metrics.count_upstream_failure(failure);
+                tracing::warn!(%error, ?after, server, "a document server failed");
+                let message = format!("{server} {what} (after {:.1} s).", after.as_secs_f64());
+                upstream_refusal(status, &message, session)
+            }
+            ErrorSource::Downstream => {
+                tracing::debug!(%error, "a client failed");
+                let (status, name) = match error.etype() {
+                    ErrorType::ReadTimedout => (StatusCode::REQUEST_TIMEOUT, "request_timeout"),
+                    ErrorType::ReadError
+                    | ErrorType::WriteError
+                    | ErrorType::WriteTimedout
+                    | ErrorType::ConnectionClosed => return nothing,
+                    _ => (StatusCode::BAD_REQUEST, "bad_request"),
+                };
+                let message = "The request is broken or did not arrive in time.";
+                Answer::refusal(status, name, message, &session.req_header().headers)
+            }
+            ErrorSource::Internal | ErrorSource::Unset => {
+                tracing::error!(%error, "a request failed here");
+                let (status, message) = match error.etype() {
+                    ErrorType::HTTPStatus(code) => (
+                        StatusCode::from_u16(*code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+                        "The request cannot be handled.",
+                    ),
+                    _ => (StatusCode::INTERNAL_SERVER_ERROR, "The gateway failed."),
+                };
+                Answer::refusal(status, "gateway", message, &session.req_header().headers)
+            }
+        };
+        if session.response_written().is_some() {
+            // Too late to say it; the client sees the answer break off.
+            return nothing;
+        }
+        let error_code = answer.status.as_u16();
+        if let Err(error) = answer.send(session).await {
+            tracing::debug!(%error, "the client left before its answer");
+        }
+        FailToProxy { error_code, can_reuse_downstream: false }
+    }
+
+    /// Failures are logged above, once.
+    fn suppress_error_log(&self, _: &Session, _: &Self::CTX, _: &Error) -> bool {
+        true
+    }
+
+    async fn logging(
+        &self,
+        session: &mut Session,
+        _error: Option<&Error>,
+        context: &mut Self::CTX,
+    ) {
+        let status = match context.status {
+            0 => session.response_written().map_or(0, |answer| answer.status.as_u16()),
+            status => status,
+        };
+        let duration = context.started.elapsed();
+        self.shared.metrics.count_request(context.route.label(), status, duration);
+        if !self.shared.site.load().access_log {
+            return;
+        }
+        let (method, path) = context
+            .line
+            .take()
+            .unwrap_or_else(|| (session.req_header().method.clone(), path_for_log(session)));
+        tracing::info!(
+            target: "seatgate::access",
+            client = %context.caller.client,
+            tenant = context.tenant.as_ref().map_or("", |tenant| &*tenant.name),
+            route = context.route.label(),
+            %method,
+            path,
+            status,
+            bytes = session.body_bytes_sent(),
+            milliseconds = duration.as_secs_f64() * 1000.0,
+            server = context.tried.last().map(tracing::field::display),
+            "request"
+        );
+    }
+}
+
+/// What an upstream error is for the metrics, the client and the log.
+fn upstream_failure(error: &ErrorType) -> (UpstreamFailure, StatusCode, &'static str) {
+    match error {
+        ErrorType::ConnectTimedout => {
+            (UpstreamFailure::Connect, StatusCode::GATEWAY_TIMEOUT, "could not be reached in time")
+        }
+        ErrorType::ConnectRefused
+        | ErrorType::ConnectNoRoute
+        | ErrorType::ConnectError
+        | ErrorType::BindError
+        | ErrorType::SocketError => {
+            (UpstreamFailure::Connect, StatusCode::BAD_GATEWAY, "cannot be reached")
+        }
+        ErrorType::ReadTimedout | ErrorType::WriteTimedout => {
+            (UpstreamFailure::Timeout, StatusCode::GATEWAY_TIMEOUT, "did not answer in time")
+        }
+        ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => {
+            (UpstreamFailure::Reset, StatusCode::BAD_GATEWAY, "broke the connection off")
+        }
+        _ => (UpstreamFailure::Other, StatusCode::BAD_GATEWAY, "gave an answer that is not HTTP"),
+    }
+}

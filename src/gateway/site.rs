@@ -1,0 +1,216 @@
+//! What the data plane works with: tenants, their licences and document servers, and the ledger.
+//!
+//! A [`Site`] is one state of the configuration, replaced as a whole; [`Shared`] is what outlives
+//! it. A session looks its tenant up anew at each decision, so that a change counts from the next
+//! decision on and throws nobody out.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use super::command::LicenseDesk;
+use super::route::Router;
+use super::upstream::Upstreams;
+use crate::config::Settings;
+use crate::ledger::{Ledger, LicenceSeats};
+use crate::licence::{self, Licence, Metering};
+use crate::ops::metrics::{Metrics, TenantSample};
+use crate::seat::SeatKind;
+use crate::session::Terms;
+use crate::tenant::{HostMap, Policy};
+
+/// One tenant, ready to serve.
+pub struct Tenant {
+    pub name: Arc<str>,
+    pub licence_id: Arc<str>,
+    /// `None`: no file states the licence that the tenant names.
+    pub licence: Option<Arc<Licence>>,
+    pub policy: Policy,
+    pub seats: Arc<LicenceSeats>,
+    pub upstreams: Arc<Upstreams>,
+    pub router: Router,
+    pub license_desk: LicenseDesk,
+}
+
+/// One state of the configuration.
+pub struct Site {
+    pub trusted_proxies: Vec<IpNet>,
+    pub operators: Vec<IpNet>,
+    pub access_log: bool,
+    hosts: HostMap<Tenant>,
+    /// The default tenant first.
+    tenants: Vec<Arc<Tenant>>,
+    /// Each set of document servers once.
+    pub upstreams: Vec<Arc<Upstreams>>,
+}
+
+/// What outlives a configuration.
+pub struct Shared {
+    pub site: ArcSwap<Site>,
+    pub ledger: Ledger,
+    pub metrics: Arc<Metrics>,
+    /// Becomes `true` when the process is about to end.
+    pub draining: watch::Sender<bool>,
+    /// Requests and tunnels under way.
+    busy: Arc<AtomicUsize>,
+}
+
+/// Counts something under way for as long as it lives.
+#[derive(Debug)]
+pub struct Busy(Arc<AtomicUsize>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Shared {
+    /// The state of a process that serves `site`.
+    pub fn new(site: Site, ledger: Ledger, metrics: Arc<Metrics>) -> Self {
+        Self {
+            site: ArcSwap::from_pointee(site),
+            ledger,
+            metrics,
+            draining: watch::Sender::new(false),
+            busy: Arc::default(),
+        }
+    }
+
+    /// Counts a request or a tunnel for as long as the guard lives.
+    pub fn busy(&self) -> Busy {
+        self.busy.fetch_add(1, Ordering::Relaxed);
+        Busy(Arc::clone(&self.busy))
+    }
+
+    /// How many requests and tunnels are under way.
+    pub fn busy_count(&self) -> usize {
+        self.busy.load(Ordering::Relaxed)
+    }
+}
+
+impl Site {
+    /// Builds the tenants of a configuration around the seats that `ledger` keeps.
+    pub fn build(settings: &Settings, ledger: &Ledger) -> Self {
+        let mut upstreams: Vec<Arc<Upstreams>> = Vec::new();
+        let mut tenants: Vec<Arc<Tenant>> = Vec::new();
+        for tenant in &settings.tenants {
+            let known = upstreams
+                .iter()
+                .find(|known| Arc::ptr_eq(&known.settings, &tenant.document_server))
+                .cloned();
+            let servers = known.unwrap_or_else(|| {
+                let servers = Arc::new(Upstreams::new(Arc::clone(&tenant.document_server)));
+                upstreams.push(Arc::clone(&servers));
+                servers
+            });
+            let licence = settings
+                .licences
+                .iter()
+                .find(|declared| declared.licence.id == tenant.licence)
+                .map(|declared| Arc::clone(&declared.licence));
+            tenants.push(Arc::new(Tenant {
+                name: Arc::clone(&tenant.name),
+                licence_id: Arc::clone(&tenant.licence),
+                licence,
+                policy: tenant.policy,
+                seats: ledger.licence(&tenant.licence),
+                router: Router::new(&servers.settings.path_prefix, &settings.validate.path),
+                license_desk: LicenseDesk::default(),
+                upstreams: servers,
+            }));
+        }
+        let hosts = host_map(settings, &tenants);
+        Self {
+            trusted_proxies: settings.server.trusted_proxies.clone(),
+            operators: settings.server.operators.clone(),
+            access_log: settings.log.access,
+            hosts,
+            tenants,
+            upstreams,
+        }
+    }
+
+    /// The tenant of a `Host` value.
+    pub fn tenant_of(&self, host: &str) -> &Arc<Tenant> {
+        self.hosts.get(host)
+    }
+
+    /// The tenant of a name, if it is still configured.
+    pub fn tenant_named(&self, name: &str) -> Option<&Arc<Tenant>> {
+        self.tenants.iter().find(|tenant| *tenant.name == *name)
+    }
+
+    /// All tenants, the default one first.
+    pub fn tenants(&self) -> &[Arc<Tenant>] {
+        &self.tenants
+    }
+}
+
+fn host_map(settings: &Settings, tenants: &[Arc<Tenant>]) -> HostMap<Tenant> {
+    let default = match tenants.first() {
+        Some(first) => Arc::clone(first),
+        // The configuration always has its default tenant.
+        None => unreachable!("a configuration without a default tenant"),
+    };
+    let mut hosts = HostMap::new(default);
+    for (stated, tenant) in settings.tenants.iter().zip(tenants) {
+        for host in &stated.hosts {
+            hosts.insert(host, Arc::clone(tenant));
+        }
+    }
+    hosts
+}
+
+impl Tenant {
+    /// What a session of this tenant is judged by at `now`.
+    pub fn terms(&self, now: Timestamp) -> Terms<'_> {
+        Terms {
+            tenant: &self.name,
+            policy: self.policy,
+            secrets: &self.upstreams.settings.secrets,
+            licence: self.licence.as_deref(),
+            seats: &self.seats,
+            now,
+        }
+    }
+
+    /// The tenant as a scrape shows it.
+    pub fn sample(&self, ledger: &Ledger, now: Timestamp) -> TenantSample {
+        let seats = self
+            .seats
+            .usage(now)
+            .iter()
+            .map(|usage| (usage.kind, usage.used, usage.grace, self.limit(usage.kind)))
+            .collect();
+        TenantSample {
+            tenant: self.name.to_string(),
+            licence: self.licence_id.to_string(),
+            seats,
+            viewers: ledger.viewers(&self.name),
+            result: licence::result_type(self.licence.as_deref(), now),
+            end: self.licence.as_ref().and_then(|licence| licence.end).map(|end| end.as_second()),
+        }
+    }
+
+    /// How many seats of a kind the licence sells; `None` where it does not limit the kind.
+    fn limit(&self, kind: SeatKind) -> Option<u64> {
+        let quota = &self.licence.as_ref()?.quota;
+        let limit = match (quota.metering(), kind) {
+            (Metering::Connections, SeatKind::EditorConnections) => quota.connections,
+            (Metering::Connections, SeatKind::ViewerConnections) if quota.has_live_viewers() => {
+                quota.connections_view
+            }
+            (Metering::Users, SeatKind::EditorUsers) => quota.users_count,
+            (Metering::Users, SeatKind::ViewerUsers) if quota.has_live_viewers() => {
+                quota.users_view_count
+            }
+            (Metering::Connections | Metering::Users, _) => return None,
+        };
+        Some(u64::from(limit))
+    }
+}

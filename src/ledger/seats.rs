@@ -1,0 +1,427 @@
+//! The seats of one licence: who holds one, and the one decision about the next.
+//!
+//! One lock guards the licence; an operation is one step under it, and the lock is never held
+//! across an await, nor for longer than a piece of a list. Knows nothing of HTTP, files or the
+//! clock: `now` is an argument everywhere.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use parking_lot::Mutex;
+
+use super::lease::{CloseReason, Occupant, Seat, SeatId, Sitting};
+use super::state::{Held, Session, State};
+use super::users::{CountedUser, UserRecord};
+use crate::admission::{self, Reason, Usage};
+use crate::licence::{Licence, Metering, user_expiry};
+use crate::seat::{SeatClass, SeatKind};
+
+/// A longer session id is not remembered; the document server's own have 20 characters.
+const SESSION_ID_LIMIT_BYTES: usize = 256;
+/// Rows or seats that are copied or cleared under the lock in one go.
+const PIECE: u32 = 2_048;
+
+/// A connection asks for a seat.
+#[derive(Debug)]
+pub struct SeatRequest<'a> {
+    pub class: SeatClass,
+    pub occupant: Occupant,
+    /// The session id that the client presents to go on with, if any.
+    pub session_id: Option<&'a str>,
+    /// The asking connection's own seat so far: it is left out of the count, and the new one
+    /// takes its place. On a refusal it stays as it was.
+    pub replaces: Option<&'a Seat>,
+    /// Observe only: take the seat in any case; [`Seat::observed`] has the reason against it.
+    pub force: bool,
+}
+
+/// No seat, and what was taken at that moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub reason: Reason,
+    pub usage: Usage,
+}
+
+/// How much is taken of one kind of seat (INTERFACE.md, metrics).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KindUsage {
+    pub kind: SeatKind,
+    /// All that takes a seat: connected or counted, in reserve, in grace.
+    pub used: u64,
+    /// Those of `used` that are only kept for a reconnect. Users never are: they stay counted.
+    pub grace: u64,
+    /// Those of `used` that are users whose open was not accepted yet.
+    pub reserve: u64,
+}
+
+/// Where a seat stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Admitted; the document server has not accepted the open yet.
+    Opening,
+    Connected,
+    /// The connection was lost; the seat is kept until then.
+    Grace {
+        until: Timestamp,
+    },
+}
+
+/// One seat of an operator's list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeatInfo {
+    pub id: SeatId,
+    pub class: SeatClass,
+    pub occupant: Occupant,
+    /// When the session took its seat; a reconnect does not change it.
+    pub since: Timestamp,
+    pub phase: Phase,
+}
+
+/// The counted users of one class, in the order in which they were first counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserList {
+    /// What [`LicenceSeats::version`] was for this list.
+    pub version: u64,
+    pub users: Vec<CountedUser>,
+}
+
+/// The seats of one licence.
+#[derive(Debug)]
+pub struct LicenceSeats {
+    licence: Arc<str>,
+    hasher: RandomState,
+    next_id: Arc<AtomicU64>,
+    state: Mutex<State>,
+}
+
+impl LicenceSeats {
+    pub(super) fn new(licence: Arc<str>, next_id: Arc<AtomicU64>) -> Self {
+        Self { licence, hasher: RandomState::new(), next_id, state: Mutex::new(State::new()) }
+    }
+
+    /// The id of the licence.
+    pub fn licence_id(&self) -> &Arc<str> {
+        &self.licence
+    }
+
+    /// Decides one open and takes its seat, in one step.
+    ///
+    /// Every seat is held as a connection of its class, whatever the licence counts; only what
+    /// it counts limits. Under a user licence the user is also held in reserve until
+    /// [`Seat::confirm`]; several opens of one user hold one reserve. A request with the session
+    /// id and the user of a seat that is held, in grace or by a lingering connection, takes that
+    /// seat over; the connection that had it is told [`CloseReason::Superseded`].
+    ///
+    /// # Errors
+    /// The refusal, by [`admission::decide`]; never with `force`.
+    pub fn admit(
+        self: &Arc<Self>,
+        request: SeatRequest<'_>,
+        terms: Option<&Licence>,
+        now: Timestamp,
+    ) -> Result<Seat, Refusal> {
+        let SeatRequest { class, mut occupant, session_id, replaces, force } = request;
+        let hash = self.hash_user(&occupant.user);
+        let mut session = self.session(session_id, &occupant.user);
+        let replaces = replaces.filter(|seat| Arc::ptr_eq(seat.licence(), self)).map(Seat::id);
+
+        let mut state = self.state.lock();
+        state.advance(now);
+        let own = replaces.and_then(|id| state.get(id));
+        let twin = session
+            .as_ref()
+            .and_then(|session| state.of_session(session, &occupant.user))
+            .filter(|id| Some(*id) != replaces)
+            .and_then(|id| state.get(id));
+
+        let usage = usage_without(&state, class, &occupant.user, hash, own, twin);
+        let observed = match admission::decide(terms, class, usage, now) {
+            Ok(()) => None,
+            Err(reason) if force => Some(reason),
+            Err(reason) => return Err(Refusal { reason, usage }),
+        };
+
+        let own_continued = own.filter(|own| own.sitting.occupant.user == occupant.user);
+        let established = [twin, own_continued].iter().flatten().any(|held| held.established);
+        let since = twin.or(own_continued).map_or(now, |held| held.sitting.since);
+        if session.is_none() {
+            session = own_continued
+                .and_then(|own| own.session.as_ref())
+                .map(|session| Session { key: session.key, id: session.id.clone() });
+        }
+        let twin = twin.map(|held| held.sitting.id);
+
+        let mut reserve = None;
+        if terms.is_some_and(|terms| terms.quota.metering() == Metering::Users)
+            && let Some((row, user)) = state.users.of_mut(class).hold(hash, &occupant.user)
+        {
+            occupant.user = user;
+            reserve = Some(row);
+        }
+        let left_own = replaces.and_then(|id| state.remove(id));
+        let left_twin = twin.and_then(|id| state.remove(id));
+        let id = SeatId(self.next_id.fetch_add(1, Ordering::Relaxed));
+        let close = Default::default();
+        let sitting = Arc::new(Sitting { id, class, occupant, since, close });
+        state.insert(Held {
+            sitting: Arc::clone(&sitting),
+            session,
+            reserve,
+            established,
+            kept_until: None,
+        });
+        drop(state);
+
+        drop(left_own);
+        if let Some(left) = left_twin {
+            left.sitting.close.ask(CloseReason::Superseded);
+        }
+        Ok(Seat::new(Arc::clone(self), sitting, observed))
+    }
+
+    /// How much is taken of each kind of seat, in the order of [`SeatKind::ALL`].
+    pub fn usage(&self, now: Timestamp) -> [KindUsage; 4] {
+        let mut state = self.state.lock();
+        state.advance(now);
+        SeatKind::ALL.map(|kind| match kind {
+            SeatKind::EditorConnections => connections(&state, kind, SeatClass::Editor),
+            SeatKind::ViewerConnections => connections(&state, kind, SeatClass::LiveViewer),
+            SeatKind::EditorUsers => users(&state, kind, SeatClass::Editor),
+            SeatKind::ViewerUsers => users(&state, kind, SeatClass::LiveViewer),
+        })
+    }
+
+    /// Changes whenever a list of counted users changes, be it that `now` is past an expiry, so
+    /// that an answer made from the lists can be kept as long as the version stays.
+    pub fn version(&self, now: Timestamp) -> u64 {
+        let mut state = self.state.lock();
+        state.advance(now);
+        state.version
+    }
+
+    /// The counted users of a class, in the order in which they were first counted.
+    ///
+    /// O(n log n), and a vector of n: keep the answer by its version. The lock is held for pieces
+    /// of 2,048 rows at a time; what changes meanwhile may or may not be in the list, and the
+    /// version is another one then.
+    pub fn users(&self, class: SeatClass, now: Timestamp) -> UserList {
+        let (version, before, counted) = {
+            let mut state = self.state.lock();
+            state.advance(now);
+            let users = state.users.of(class);
+            (state.version, users.next_place(), users.counted())
+        };
+        let mut found = Vec::with_capacity(usize::try_from(counted).unwrap_or_default());
+        let mut from = Some(0);
+        while let Some(row) = from {
+            from = self.state.lock().users.of(class).copy(row, PIECE, before, &mut found);
+        }
+        found.sort_unstable_by_key(|(place, _)| *place);
+        UserList { version, users: found.into_iter().map(|(_, user)| user).collect() }
+    }
+
+    /// Counts the users that the store remembers, in its order; those expired at `now` are
+    /// left out. May be called at any time: a later expiry stays.
+    pub fn load_users(&self, records: impl IntoIterator<Item = UserRecord>, now: Timestamp) {
+        let mut records = records.into_iter().peekable();
+        while records.peek().is_some() {
+            let mut state = self.state.lock();
+            state.advance(now);
+            for record in records.by_ref().take(PIECE as usize) {
+                let hash = self.hash_user(&record.user);
+                let changed = state.users.of_mut(record.class).load(hash, &record);
+                state.version += u64::from(changed);
+            }
+        }
+    }
+
+    /// The store holds this record now: see [`Seat::confirm`].
+    pub fn stored(&self, record: &UserRecord) {
+        let hash = self.hash_user(&record.user);
+        self.state.lock().users.of_mut(record.class).stored(hash, record);
+    }
+
+    /// An operator stops counting a user; `true` if they were counted. Whoever works goes on,
+    /// and an open under way stays in reserve. The caller takes the user out of the store.
+    pub fn release_user(&self, class: SeatClass, user: &str, now: Timestamp) -> bool {
+        let hash = self.hash_user(user);
+        let mut state = self.state.lock();
+        state.advance(now);
+        let released = state.users.of_mut(class).forget(hash, user);
+        state.version += u64::from(released);
+        released
+    }
+
+    /// The seats held, oldest number first. Taken in pieces: a seat that is taken or given back
+    /// meanwhile may or may not be there.
+    pub fn seats(&self, now: Timestamp) -> Vec<SeatInfo> {
+        let mut found = Vec::new();
+        let mut last = SeatId(0);
+        loop {
+            let before = found.len();
+            {
+                let mut state = self.state.lock();
+                state.advance(now);
+                let piece = state.after(last).take(PIECE as usize);
+                found.extend(piece.map(|held| (Arc::clone(&held.sitting), phase(held))));
+            }
+            match found.get(before..).and_then(|piece| piece.last()) {
+                Some((sitting, _)) => last = sitting.id,
+                None => break,
+            }
+        }
+        let info = |(sitting, phase): (Arc<Sitting>, Phase)| SeatInfo {
+            id: sitting.id,
+            class: sitting.class,
+            occupant: sitting.occupant.clone(),
+            since: sitting.since,
+            phase,
+        };
+        found.into_iter().map(info).collect()
+    }
+
+    /// An operator closes a session; `false` if there is no such seat. A seat in grace is free
+    /// at once; a connection is asked to end ([`Seat::closed`]), and holds its seat until it did.
+    pub fn close(&self, id: SeatId) -> bool {
+        let mut state = self.state.lock();
+        let Some(held) = state.get(id) else { return false };
+        if held.kept_until.is_some() {
+            state.remove(id);
+        } else {
+            held.sitting.close.ask(CloseReason::Operator);
+        }
+        true
+    }
+
+    /// Ends what is over at `now` and clears it away. Counts are exact without it; called every
+    /// second or so, it gives memory back.
+    pub fn sweep(&self, now: Timestamp) {
+        self.state.lock().advance(now);
+        for _ in 0..64 {
+            if !self.state.lock().clear(PIECE / 8) {
+                break;
+            }
+        }
+        for class in [SeatClass::Editor, SeatClass::LiveViewer] {
+            // Enough for a million users in a minute, and never long in one go.
+            for _ in 0..64 {
+                if !self.state.lock().users.of_mut(class).purge(PIECE / 8) {
+                    break;
+                }
+            }
+        }
+    }
+
+    pub(super) fn confirm(
+        &self,
+        sitting: &Sitting,
+        session_id: Option<&str>,
+        terms: Option<&Licence>,
+        now: Timestamp,
+    ) -> Option<UserRecord> {
+        let session = self.session(session_id, &sitting.occupant.user);
+        let expires = terms
+            .filter(|terms| terms.quota.metering() == Metering::Users)
+            .map(|terms| user_expiry(now, terms.quota.users_expire_days).as_second());
+        let mut state = self.state.lock();
+        state.advance(now);
+        let row = state.establish(sitting.id, session)?;
+        let users = state.users.of_mut(sitting.class);
+        let Some(expires) = expires else {
+            users.release(row);
+            return None;
+        };
+        let (changed, unknown) = users.record(row, expires, sitting.occupant.anonymous);
+        state.version += u64::from(changed);
+        unknown.map(|CountedUser { user, expires, anonymous }| UserRecord {
+            class: sitting.class,
+            user,
+            expires,
+            anonymous,
+        })
+    }
+
+    pub(super) fn lose(&self, id: SeatId, now: Timestamp, grace: Duration) {
+        let until = now.saturating_add(grace).unwrap_or(Timestamp::MAX);
+        // Whole milliseconds, and never a part of one too short.
+        let rest = until.subsec_nanosecond().rem_euclid(1_000_000) > 0;
+        let until = until.as_millisecond().saturating_add(i64::from(rest));
+        let mut state = self.state.lock();
+        state.advance(now);
+        let left = if grace.is_zero() { state.remove(id) } else { state.keep(id, until) };
+        drop(state);
+        drop(left);
+    }
+
+    pub(super) fn end(&self, id: SeatId) {
+        let left = self.state.lock().remove(id);
+        drop(left);
+    }
+
+    /// Rows of users in memory, the expired ones included.
+    #[cfg(test)]
+    pub(super) fn user_rows(&self, class: SeatClass) -> usize {
+        self.state.lock().users.of(class).len()
+    }
+
+    /// Keyed at random: user ids come from outside.
+    #[expect(clippy::cast_possible_truncation, reason = "half of a hash is a hash")]
+    fn hash_user(&self, user: &str) -> u32 {
+        self.hasher.hash_one(user) as u32
+    }
+
+    fn session(&self, id: Option<&str>, user: &str) -> Option<Session> {
+        let id = id.filter(|id| !id.is_empty() && id.len() <= SESSION_ID_LIMIT_BYTES)?;
+        Some(Session { key: self.hasher.hash_one((user, id)), id: id.into() })
+    }
+}
+
+/// What is taken, without what the asker itself holds: the seat that the new one replaces, and
+/// the one of the session that comes back.
+fn usage_without(
+    state: &State,
+    class: SeatClass,
+    user: &str,
+    hash: u32,
+    own: Option<&Held>,
+    twin: Option<&Held>,
+) -> Usage {
+    let mine = [own, twin];
+    let of_class = || mine.iter().flatten().filter(|held| held.sitting.class == class);
+    let held = of_class().count() as u64;
+    let users = state.users.of(class);
+    // The seats' reserves are their own users'; another's falls with the seat.
+    let others = of_class()
+        .filter_map(|held| held.reserve)
+        .filter(|row| users.is_reserve_of_one_other_than(*row, user))
+        .count() as u64;
+    Usage {
+        connections: state.taken(class).saturating_sub(held),
+        users: users.taken().saturating_sub(others),
+        user_is_counted: users.takes(hash, user),
+        holds_connection: held > 0,
+    }
+}
+
+fn connections(state: &State, kind: SeatKind, class: SeatClass) -> KindUsage {
+    KindUsage { kind, used: state.taken(class), grace: state.grace(class), reserve: 0 }
+}
+
+fn users(state: &State, kind: SeatKind, class: SeatClass) -> KindUsage {
+    let users = state.users.of(class);
+    KindUsage { kind, used: users.taken(), grace: 0, reserve: users.reserve() }
+}
+
+fn phase(held: &Held) -> Phase {
+    match held.kept_until {
+        Some(until) => {
+            let until = Timestamp::from_millisecond(until).unwrap_or(Timestamp::MAX);
+            Phase::Grace { until }
+        }
+        None if held.established => Phase::Connected,
+        None => Phase::Opening,
+    }
+}

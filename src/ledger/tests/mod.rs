@@ -1,0 +1,61 @@
+//! The ledger under test: the rules one by one, a model, and many threads.
+
+mod model;
+mod rules;
+mod threads;
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::{Ledger, LicenceSeats, Occupant, Refusal, Seat, SeatRequest};
+use crate::admission::Reason;
+use crate::licence::tests::licence;
+use crate::licence::{Licence, Quota};
+use crate::seat::{SeatClass, SeatKind};
+
+const EDITOR: SeatClass = SeatClass::Editor;
+const LIVE: SeatClass = SeatClass::LiveViewer;
+
+fn occupant(user: &str) -> Occupant {
+    Occupant {
+        tenant: "default".into(),
+        document: "doc".into(),
+        user: user.into(),
+        anonymous: false,
+        address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+    }
+}
+
+fn open(class: SeatClass, user: &str) -> SeatRequest<'_> {
+    SeatRequest { class, occupant: occupant(user), session_id: None, replaces: None, force: false }
+}
+
+fn seats() -> Arc<LicenceSeats> {
+    Ledger::new().licence("licence")
+}
+
+fn connections(connections: u32, connections_view: u32) -> Licence {
+    licence(Quota { connections, connections_view, ..Quota::default() })
+}
+
+fn users(users_count: u32, users_view_count: u32, users_expire_days: u32) -> Licence {
+    licence(Quota { users_count, users_view_count, users_expire_days, ..Quota::default() })
+}
+
+/// `used`, `grace` and `reserve` of one kind.
+fn usage(seats: &LicenceSeats, kind: SeatKind, now: Timestamp) -> (u64, u64, u64) {
+    let usage = seats.usage(now).into_iter().find(|usage| usage.kind == kind).unwrap();
+    (usage.used, usage.grace, usage.reserve)
+}
+
+fn reason(outcome: Result<Seat, Refusal>) -> Option<Reason> {
+    outcome.err().map(|refusal| refusal.reason)
+}
+
+/// The counted users with their expiries, in the list's order.
+fn counted(seats: &LicenceSeats, class: SeatClass, now: Timestamp) -> Vec<(String, String)> {
+    let list = seats.users(class, now);
+    list.users.iter().map(|user| (user.user.to_string(), user.expires.to_string())).collect()
+}

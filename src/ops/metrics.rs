@@ -1,0 +1,423 @@
+//! The Prometheus metrics (names fixed by INTERFACE.md section 5).
+//!
+//! What is counted as it happens lives in counters; what the ledger knows anyway is read from it
+//! when somebody scrapes ([`Metrics::render`]).
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+use crate::admission::Reason;
+use crate::seat::{SeatKind, SessionClass};
+
+/// What became of an open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    Admitted,
+    Rejected,
+    ViewOnly,
+    /// Would have been refused, had the tenant's mode not been `observe`.
+    Observed,
+}
+
+impl Outcome {
+    /// The `outcome` label of the metrics and logs.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Admitted => "admitted",
+            Self::Rejected => "rejected",
+            Self::ViewOnly => "view_only",
+            Self::Observed => "observed",
+        }
+    }
+}
+
+/// How a request to a document server failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum UpstreamFailure {
+    Connect,
+    Timeout,
+    Reset,
+    Other,
+}
+
+impl UpstreamFailure {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Timeout => "timeout",
+            Self::Reset => "reset",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// One tenant as a scrape sees it.
+#[derive(Clone, Debug)]
+pub struct TenantSample {
+    pub tenant: String,
+    pub licence: String,
+    /// Kind, used, of these in grace, limit.
+    pub seats: Vec<(SeatKind, u64, u64, Option<u64>)>,
+    pub viewers: u64,
+    pub result: u8,
+    /// Unix time; `None` for a perpetual or missing licence.
+    pub end: Option<i64>,
+}
+
+/// The routes that requests are counted by.
+const ROUTES: [&str; 5] = ["command", "validate", "doc", "forward", "blocked"];
+
+/// Upper bounds in seconds: from an answer out of memory to a conversion of ten minutes.
+const DURATION_BUCKETS: [f64; 16] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 10.0,
+    60.0, 600.0,
+];
+
+/// Status codes are counted from 100 to 599.
+const CODES: usize = 500;
+
+/// One route's request counters, looked up without a lock.
+struct RouteMetrics {
+    name: &'static str,
+    by_code: Vec<OnceLock<IntCounter>>,
+    duration: Histogram,
+}
+
+/// All metrics of the process.
+pub struct Metrics {
+    registry: Registry,
+    routes: Vec<RouteMetrics>,
+    requests: IntCounterVec,
+    admissions: IntCounterVec,
+    upstream_failures: IntCounterVec,
+    websockets: IntGauge,
+    reload_time: Gauge,
+    reload_ok: IntGauge,
+    scraped: Mutex<Scraped>,
+}
+
+/// Gauges that are filled at each scrape.
+struct Scraped {
+    used: IntGaugeVec,
+    grace: IntGaugeVec,
+    limit: IntGaugeVec,
+    info: IntGaugeVec,
+    viewers: IntGaugeVec,
+    result: IntGaugeVec,
+    end: GaugeVec,
+}
+
+impl Metrics {
+    /// The metrics of a process, all at zero.
+    ///
+    /// # Errors
+    /// A metric is declared twice or with an invalid name.
+    pub fn new(version: &str, revision: &str) -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let requests = IntCounterVec::new(
+            Opts::new("seatgate_requests_total", "Requests answered, by route and status code."),
+            &["route", "code"],
+        )?;
+        let durations = HistogramVec::new(
+            HistogramOpts::new(
+                "seatgate_request_duration_seconds",
+                "From a request's head to its answer's last byte; a tunnel ends with its session.",
+            )
+            .buckets(DURATION_BUCKETS.to_vec()),
+            &["route"],
+        )?;
+        let admissions = IntCounterVec::new(
+            Opts::new("seatgate_admissions_total", "Decisions about opens."),
+            &["tenant", "class", "outcome", "reason"],
+        )?;
+        let upstream_failures = IntCounterVec::new(
+            Opts::new("seatgate_upstream_failures_total", "Requests that a document server failed."),
+            &["kind"],
+        )?;
+        for failure in [
+            UpstreamFailure::Connect,
+            UpstreamFailure::Timeout,
+            UpstreamFailure::Reset,
+            UpstreamFailure::Other,
+        ] {
+            upstream_failures.with_label_values(&[failure.label()]);
+        }
+        let connections = IntGaugeVec::new(
+            Opts::new("seatgate_connections", "Co-authoring connections open."),
+            &["transport"],
+        )?;
+        let websockets = connections.with_label_values(&["websocket"]);
+        connections.with_label_values(&["polling"]);
+        let build = IntGaugeVec::new(
+            Opts::new("seatgate_build_info", "The running build; always 1."),
+            &["version", "revision"],
+        )?;
+        build.with_label_values(&[version, revision]).set(1);
+        let reload_time = Gauge::new(
+            "seatgate_config_last_reload_success_timestamp_seconds",
+            "When the configuration was last loaded.",
+        )?;
+        let reload_ok = IntGauge::new(
+            "seatgate_config_last_reload_successful",
+            "Whether the last attempt to load the configuration worked.",
+        )?;
+        let scraped = Scraped::new()?;
+        let routes = ROUTES
+            .iter()
+            .map(|name| RouteMetrics {
+                name,
+                by_code: (0..CODES).map(|_| OnceLock::new()).collect(),
+                duration: durations.with_label_values(&[name]),
+            })
+            .collect();
+        let collectors: [Box<dyn Collector>; 8] = [
+            Box::new(requests.clone()),
+            Box::new(durations),
+            Box::new(admissions.clone()),
+            Box::new(upstream_failures.clone()),
+            Box::new(connections),
+            Box::new(build),
+            Box::new(reload_time.clone()),
+            Box::new(reload_ok.clone()),
+        ];
+        for collector in collectors.into_iter().chain(scraped.collectors()) {
+            registry.register(collector)?;
+        }
+        Ok(Self {
+            registry,
+            routes,
+            requests,
+            admissions,
+            upstream_failures,
+            websockets,
+            reload_time,
+            reload_ok,
+            scraped: Mutex::new(scraped),
+        })
+    }
+
+    /// Counts one answered request. `route` is a label of INTERFACE.md; `code` 0 means that the
+    /// client left before there was an answer, and is counted as 499, as nginx does.
+    pub fn count_request(&self, route: &'static str, code: u16, duration: Duration) {
+        let Some(metrics) = self.routes.iter().find(|metrics| metrics.name == route) else {
+            return;
+        };
+        let code = if code == 0 { 499 } else { code };
+        if let Some(slot) = metrics.by_code.get(usize::from(code.saturating_sub(100))) {
+            slot.get_or_init(|| {
+                self.requests.with_label_values(&[route, code.to_string().as_str()])
+            })
+            .inc();
+        }
+        metrics.duration.observe(duration.as_secs_f64());
+    }
+
+    /// Counts one decision about an open.
+    pub fn count_admission(
+        &self,
+        tenant: &str,
+        class: SessionClass,
+        outcome: Outcome,
+        reason: Option<Reason>,
+    ) {
+        let reason = reason.map_or("none", Reason::label);
+        self.admissions
+            .with_label_values(&[tenant, class.label(), outcome.label(), reason])
+            .inc();
+    }
+
+    /// Counts one failure of a document server.
+    pub fn count_upstream_failure(&self, failure: UpstreamFailure) {
+        self.upstream_failures.with_label_values(&[failure.label()]).inc();
+    }
+
+    /// Counts an open co-authoring WebSocket for as long as the guard lives.
+    pub fn websocket(&self) -> GaugeGuard {
+        self.websockets.inc();
+        GaugeGuard(self.websockets.clone())
+    }
+
+    /// Notes an attempt to load the configuration; `unix_seconds` is when.
+    pub fn note_reload(&self, successful: bool, unix_seconds: f64) {
+        self.reload_ok.set(i64::from(successful));
+        if successful {
+            self.reload_time.set(unix_seconds);
+        }
+    }
+
+    /// The metrics in Prometheus' text format.
+    ///
+    /// # Errors
+    /// The encoder failed.
+    pub fn render(&self, tenants: &[TenantSample]) -> prometheus::Result<Vec<u8>> {
+        // Two scrapes at once must not mix their gauges.
+        let scraped = self.scraped.lock();
+        scraped.fill(tenants);
+        let mut out = Vec::with_capacity(16 * 1024);
+        TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
+        Ok(out)
+    }
+}
+
+/// Takes one off a gauge when dropped.
+#[derive(Debug)]
+pub struct GaugeGuard(IntGauge);
+
+impl Drop for GaugeGuard {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl Scraped {
+    fn new() -> prometheus::Result<Self> {
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            IntGaugeVec::new(Opts::new(name, help), labels)
+        };
+        Ok(Self {
+            used: gauges(
+                "seatgate_seats_used",
+                "Seats taken: connected, in reserve, in grace.",
+                &["tenant", "kind"],
+            )?,
+            grace: gauges(
+                "seatgate_seats_grace",
+                "Seats that are only kept for a reconnect.",
+                &["tenant", "kind"],
+            )?,
+            limit: gauges(
+                "seatgate_seats_limit",
+                "Seats that the licence sells; absent where it does not limit the kind.",
+                &["tenant", "kind"],
+            )?,
+            info: gauges(
+                "seatgate_tenant_info",
+                "Which licence a tenant has; always 1.",
+                &["tenant", "licence"],
+            )?,
+            viewers: gauges(
+                "seatgate_viewers_unlimited",
+                "Plain viewers connected; they take no seat.",
+                &["tenant"],
+            )?,
+            result: gauges(
+                "seatgate_licence_result",
+                "The licence's resultType: 3 valid, 2 expired, 6 expired trial, 16 not yet valid, \
+                 1 missing or revoked.",
+                &["tenant"],
+            )?,
+            end: GaugeVec::new(
+                Opts::new(
+                    "seatgate_licence_end_timestamp_seconds",
+                    "When the licence ends; absent for a perpetual one.",
+                ),
+                &["tenant"],
+            )?,
+        })
+    }
+
+    fn collectors(&self) -> Vec<Box<dyn Collector>> {
+        vec![
+            Box::new(self.used.clone()),
+            Box::new(self.grace.clone()),
+            Box::new(self.limit.clone()),
+            Box::new(self.info.clone()),
+            Box::new(self.viewers.clone()),
+            Box::new(self.result.clone()),
+            Box::new(self.end.clone()),
+        ]
+    }
+
+    fn fill(&self, tenants: &[TenantSample]) {
+        for gauge in [&self.used, &self.grace, &self.limit, &self.info, &self.viewers, &self.result]
+        {
+            gauge.reset();
+        }
+        self.end.reset();
+        for sample in tenants {
+            let tenant = sample.tenant.as_str();
+            for (kind, used, grace, limit) in &sample.seats {
+                let labels = [tenant, kind.label()];
+                self.used.with_label_values(&labels).set(as_gauge(*used));
+                self.grace.with_label_values(&labels).set(as_gauge(*grace));
+                if let Some(limit) = limit {
+                    self.limit.with_label_values(&labels).set(as_gauge(*limit));
+                }
+            }
+            self.info.with_label_values(&[tenant, sample.licence.as_str()]).set(1);
+            self.viewers.with_label_values(&[tenant]).set(as_gauge(sample.viewers));
+            self.result.with_label_values(&[tenant]).set(i64::from(sample.result));
+            if let Some(end) = sample.end {
+                self.end.with_label_values(&[tenant]).set(end as f64);
+            }
+        }
+    }
+}
+
+fn as_gauge(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn renders_the_names_of_the_contract() {
+        let metrics = Metrics::new("1.2.3", "abc").unwrap();
+        metrics.count_request("command", 200, Duration::from_millis(1));
+        metrics.count_request("doc", 0, Duration::from_millis(1));
+        metrics.count_admission(
+            "default",
+            SessionClass::Editor,
+            Outcome::Rejected,
+            Some(Reason::Connections),
+        );
+        metrics.note_reload(true, 1.5e9);
+        let guard = metrics.websocket();
+        let sample = TenantSample {
+            tenant: "default".into(),
+            licence: "l1".into(),
+            seats: vec![
+                (SeatKind::EditorConnections, 2, 1, Some(5)),
+                (SeatKind::EditorUsers, 0, 0, None),
+            ],
+            viewers: 3,
+            result: 3,
+            end: None,
+        };
+        let render = |samples: &[TenantSample]| {
+            String::from_utf8(metrics.render(samples).unwrap()).unwrap()
+        };
+        let text = render(&[sample]);
+        for line in [
+            "seatgate_requests_total{code=\"200\",route=\"command\"} 1",
+            "seatgate_requests_total{code=\"499\",route=\"doc\"} 1",
+            "seatgate_admissions_total{class=\"editor\",outcome=\"rejected\",reason=\"connections\",tenant=\"default\"} 1",
+            "seatgate_seats_used{kind=\"editor_connections\",tenant=\"default\"} 2",
+            "seatgate_seats_grace{kind=\"editor_connections\",tenant=\"default\"} 1",
+            "seatgate_seats_limit{kind=\"editor_connections\",tenant=\"default\"} 5",
+            "seatgate_tenant_info{licence=\"l1\",tenant=\"default\"} 1",
+            "seatgate_viewers_unlimited{tenant=\"default\"} 3",
+            "seatgate_connections{transport=\"websocket\"} 1",
+            "seatgate_connections{transport=\"polling\"} 0",
+            "seatgate_build_info{revision=\"abc\",version=\"1.2.3\"} 1",
+            "seatgate_config_last_reload_successful 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+        assert!(!text.contains("seatgate_seats_limit{kind=\"editor_users\""));
+        assert!(!text.contains("seatgate_licence_end_timestamp_seconds{"));
+        drop(guard);
+        let text = render(&[]);
+        assert!(text.contains("seatgate_connections{transport=\"websocket\"} 0"));
+        assert!(!text.contains("seatgate_seats_used{"), "a tenant that is gone is not shown");
+    }
+}

@@ -1,0 +1,332 @@
+//! One direction of a co-authoring WebSocket: which bytes may pass, which wait for a decision.
+//!
+//! Bytes in, ranges and events out; no I/O, no policy. Whatever is known not to matter passes at
+//! once and unchanged. A message that may be an `auth` (or the server's reply to one) is withheld
+//! until it is whole and somebody has decided about it. Nothing that follows overtakes it.
+
+use std::ops::Range;
+
+use crate::wire::packet::{EventType, MessageKind};
+use crate::wire::scan::{MessageScanner, Progress};
+use crate::wire::websocket::{
+    Decoded, Decoder, FrameError, FrameHead, Opcode, Sender, unmask, write_frame,
+};
+
+/// The largest message of the co-authoring protocol, in bytes (WIRE.md section 2, `maxPayload`).
+pub const MESSAGE_LIMIT: u64 = 100_000_000;
+
+/// The most bytes of one direction that wait for a decision. The document server takes an `auth`
+/// of 5 MB; real ones have about 1 kB.
+pub const HOLD_LIMIT: usize = 8 * 1024 * 1024;
+
+/// Payload bytes that are unmasked and looked at in one step.
+const PIECE: usize = 4096;
+
+/// What came of showing an [`Inspector`] some bytes.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// Bytes of the input that were dealt with; the rest is to be shown again after the event.
+    pub taken: usize,
+    /// The part of the input that passes on, after what [`Inspector::released`] holds.
+    pub pass: Range<usize>,
+    /// What happened after those bytes; no further bytes may be shown before it is answered.
+    pub event: Option<Event>,
+}
+
+/// Something that the session must answer or note.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A whole `auth` (from the client: a request; from the server: its reply) is withheld; its
+    /// text is [`Inspector::text`]. Answer with [`Inspector::pass_held`] or
+    /// [`Inspector::replace_held`], or end the session.
+    Auth,
+    /// The sender said goodbye: a Socket.IO disconnect, an Engine.IO close or a close frame.
+    Goodbye,
+    /// The client gives up editing and stays as a viewer (`{"type":"close"}`).
+    GaveUpEditing,
+}
+
+/// Bytes that no honest peer sends; the session must end, and nothing more may pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    #[error("not WebSocket as agreed: {0}")]
+    Frame(#[from] FrameError),
+    #[error("a message that could be read in two ways")]
+    Ambiguous,
+    #[error("more than {HOLD_LIMIT} bytes would wait for a decision")]
+    HeldTooLong,
+}
+
+/// How the open message is treated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Treatment {
+    /// Not a text message, or nothing in it can matter any more.
+    Pass,
+    /// Known not to matter, but still read to its end: a duplicate key could change that.
+    Watch,
+    /// Withheld until its type is known.
+    Undecided,
+    /// Withheld until it is whole and decided.
+    Hold,
+}
+
+/// Looks through one direction of one connection.
+#[derive(Debug)]
+pub struct Inspector {
+    sender: Sender,
+    decoder: Decoder,
+    scanner: MessageScanner,
+    treatment: Treatment,
+    frame: Option<FrameHead>,
+    /// Whether the open message is a text message.
+    reading_text: bool,
+    /// Raw bytes that are withheld, in order.
+    held: Vec<u8>,
+    /// The unmasked text of the withheld message so far.
+    text: Vec<u8>,
+    /// Raw bytes that were withheld and may now pass, before the present input's.
+    released: Vec<u8>,
+}
+
+impl Inspector {
+    /// An inspector of what `sender` sends.
+    pub fn new(sender: Sender) -> Self {
+        Self {
+            sender,
+            decoder: Decoder::new(sender, MESSAGE_LIMIT),
+            scanner: MessageScanner::new(),
+            treatment: Treatment::Pass,
+            frame: None,
+            reading_text: false,
+            held: Vec::new(),
+            text: Vec::new(),
+            released: Vec::new(),
+        }
+    }
+
+    /// Looks at `input` up to its end or the first event.
+    ///
+    /// # Errors
+    /// A violation: nothing of `input` may pass, and the session must end.
+    pub fn inspect(&mut self, input: &[u8]) -> Result<Flow, Violation> {
+        // Where the withheld part of the input starts, if some of it is withheld.
+        let mut hold = if self.held.is_empty() { None } else { Some(0) };
+        let mut at = 0;
+        let mut event = None;
+        while event.is_none() {
+            let rest = input.get(at..).unwrap_or_default();
+            match self.decoder.decode(rest)? {
+                Decoded::Partial => {
+                    if !rest.is_empty() {
+                        // The bytes of a frame's head wait until it is whole.
+                        hold = hold.or(Some(at));
+                    }
+                    at = input.len();
+                    break;
+                }
+                Decoded::Head { taken, head } => {
+                    hold = hold.or(Some(at));
+                    at += taken;
+                    self.begin_frame(head);
+                    if self.may_pass_frame(head) {
+                        self.release(&mut hold);
+                    }
+                }
+                Decoded::Payload { taken, offset } => {
+                    let payload = rest.get(..taken).unwrap_or_default();
+                    at += taken;
+                    if self.read_payload(payload, offset)? {
+                        self.release(&mut hold);
+                    }
+                }
+                Decoded::End { head } => {
+                    self.frame = None;
+                    event = self.end_frame(head)?;
+                    if self.treatment != Treatment::Hold && self.treatment != Treatment::Undecided {
+                        self.release(&mut hold);
+                    }
+                }
+            }
+        }
+        let pass = 0..hold.unwrap_or(at);
+        if let Some(withheld) = input.get(pass.end..at) {
+            self.withhold(withheld)?;
+        }
+        Ok(Flow { taken: at, pass, event })
+    }
+
+    /// The text of the message that [`Event::Auth`] told of, fragments joined, masks off.
+    pub fn text(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// Bytes that may pass before the present input's; the caller takes them out.
+    pub fn released(&mut self) -> &mut Vec<u8> {
+        &mut self.released
+    }
+
+    /// Lets the withheld message pass, byte for byte.
+    pub fn pass_held(&mut self) {
+        self.end_hold();
+        append(&mut self.released, &mut self.held);
+    }
+
+    /// Lets `text` pass in place of the withheld message, in one frame.
+    pub fn replace_held(&mut self, text: &[u8]) {
+        // The mask hides nothing from the server that takes it off; its key may be any.
+        let mask = match self.sender {
+            Sender::Client => Some([0x5e, 0xa7, 0x9a, 0x7e]),
+            Sender::Server => None,
+        };
+        self.end_hold();
+        self.held = Vec::new();
+        write_frame(&mut self.released, Opcode::Text, mask, text);
+    }
+
+    /// Whether the bytes that passed so far end between two messages, so that a message of our
+    /// own may follow them. The bytes of a frame's head and of an undecided message never pass.
+    pub fn at_message_boundary(&self) -> bool {
+        match self.treatment {
+            Treatment::Undecided | Treatment::Hold => true,
+            Treatment::Pass | Treatment::Watch => self.decoder.is_between_messages(),
+        }
+    }
+
+    fn begin_frame(&mut self, head: FrameHead) {
+        self.frame = Some(head);
+        match head.opcode {
+            Opcode::Text => {
+                self.scanner.reset();
+                self.text.clear();
+                self.treatment = Treatment::Undecided;
+                self.reading_text = true;
+            }
+            Opcode::Binary => self.treatment = Treatment::Pass,
+            Opcode::Continuation | Opcode::Close | Opcode::Ping | Opcode::Pong => {}
+        }
+    }
+
+    /// Whether a frame passes as it comes. A control frame between the fragments of a withheld
+    /// message waits with them, so that the order of bytes never changes.
+    fn may_pass_frame(&self, head: FrameHead) -> bool {
+        match self.treatment {
+            Treatment::Pass | Treatment::Watch => true,
+            Treatment::Undecided | Treatment::Hold => !head.opcode.is_data() && self.held.is_empty(),
+        }
+    }
+
+    /// Reads a part of the present frame's payload; returns whether what is withheld may pass.
+    fn read_payload(&mut self, payload: &[u8], offset: u64) -> Result<bool, Violation> {
+        let Some(head) = self.frame else { return Ok(false) };
+        if !head.opcode.is_data() || self.treatment == Treatment::Pass {
+            return Ok(false);
+        }
+        let mut buffer = [0; PIECE];
+        let mut offset = offset;
+        let mut release = false;
+        for piece in payload.chunks(PIECE) {
+            let Some(plain) = buffer.get_mut(..piece.len()) else { continue };
+            plain.copy_from_slice(piece);
+            if let Some(mask) = head.mask {
+                unmask(plain, mask, offset);
+            }
+            offset += piece.len() as u64;
+            release |= self.read_text(plain)?;
+            if self.treatment == Treatment::Pass {
+                break;
+            }
+        }
+        Ok(release)
+    }
+
+    fn read_text(&mut self, plain: &[u8]) -> Result<bool, Violation> {
+        if self.treatment == Treatment::Hold {
+            self.text.extend_from_slice(plain);
+            // Read on: a second `type` would make it ambiguous.
+            return match self.scanner.feed(plain) {
+                Progress::Malformed => Err(Violation::Ambiguous),
+                Progress::Undecided | Progress::Harmless { .. } | Progress::Auth => Ok(false),
+            };
+        }
+        match self.scanner.feed(plain) {
+            Progress::Undecided => {
+                self.text.extend_from_slice(plain);
+                Ok(false)
+            }
+            Progress::Auth => {
+                self.text.extend_from_slice(plain);
+                self.treatment = Treatment::Hold;
+                Ok(false)
+            }
+            Progress::Harmless { watch } => {
+                let released = self.treatment == Treatment::Undecided;
+                // What the server itself sends is not written to deceive.
+                self.treatment = if watch && self.sender == Sender::Client {
+                    Treatment::Watch
+                } else {
+                    Treatment::Pass
+                };
+                self.text = Vec::new();
+                Ok(released)
+            }
+            Progress::Malformed => Err(Violation::Ambiguous),
+        }
+    }
+
+    fn end_frame(&mut self, head: FrameHead) -> Result<Option<Event>, Violation> {
+        match head.opcode {
+            Opcode::Close => return Ok(Some(Event::Goodbye)),
+            Opcode::Ping | Opcode::Pong => return Ok(None),
+            Opcode::Continuation | Opcode::Text | Opcode::Binary if !head.fin => return Ok(None),
+            Opcode::Continuation | Opcode::Text | Opcode::Binary => {}
+        }
+        if !std::mem::take(&mut self.reading_text) {
+            return Ok(None);
+        }
+        self.treatment = Treatment::Pass;
+        match self.scanner.finish() {
+            MessageKind::Event(EventType::Auth)
+            | MessageKind::BinaryEvent { event: EventType::Auth, .. } => {
+                self.treatment = Treatment::Hold;
+                Ok(Some(Event::Auth))
+            }
+            MessageKind::Event(EventType::Close)
+            | MessageKind::BinaryEvent { event: EventType::Close, .. }
+                if self.sender == Sender::Client =>
+            {
+                Ok(Some(Event::GaveUpEditing))
+            }
+            MessageKind::Disconnect => Ok(Some(Event::Goodbye)),
+            MessageKind::Malformed if self.sender == Sender::Client => Err(Violation::Ambiguous),
+            _ => Ok(None),
+        }
+    }
+
+    fn end_hold(&mut self) {
+        self.treatment = Treatment::Pass;
+        self.text = Vec::new();
+    }
+
+    fn release(&mut self, hold: &mut Option<usize>) {
+        *hold = None;
+        append(&mut self.released, &mut self.held);
+    }
+
+    fn withhold(&mut self, bytes: &[u8]) -> Result<(), Violation> {
+        if self.held.len() + bytes.len() > HOLD_LIMIT {
+            return Err(Violation::HeldTooLong);
+        }
+        self.held.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+/// Moves all of `from` to the end of `to`, and gives `from`'s memory back.
+fn append(to: &mut Vec<u8>, from: &mut Vec<u8>) {
+    if to.is_empty() {
+        *to = std::mem::take(from);
+    } else {
+        to.append(from);
+        *from = Vec::new();
+    }
+}

@@ -1,0 +1,496 @@
+//! Recognises one Engine.IO message from its bytes as they come, without keeping them.
+//!
+//! A co-authoring message is an `auth` if JavaScript reads `["message",{…}]` and the object's own `type`, its *last*
+//! one, is the string `auth` (WIRE.md section 2). The scanner is exact for every text that `JSON.parse` accepts, with
+//! one exception on the safe side: a second `type` is [`MessageKind::Malformed`], since no client writes one. A text
+//! that `JSON.parse` refuses makes the server end the session, so for those any answer is safe; what is plainly odd
+//! (brackets that do not match, bytes after the end) is malformed as well.
+//!
+//! No allocation, no recursion; strings of no interest are skipped with `memchr`.
+
+use memchr::memchr2;
+
+use super::packet::{EventType, HeaderMachine, HeaderStep, MessageKind};
+
+/// Deeper messages are malformed.
+pub const MAX_DEPTH: usize = 512;
+
+/// How many bytes of a string are kept to compare: the longest name of interest is `disconnectReason`.
+const CANDIDATE_BYTES: usize = 16;
+
+/// What is known of a message after the bytes so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// May still become an `auth`: hold the bytes back.
+    Undecided,
+    /// An `auth` so far: hold the bytes back until [`MessageScanner::finish`] says so too.
+    Auth,
+    /// No `auth`: the bytes may go on. With `watch`, feed the rest too and break off if it becomes
+    /// [`Progress::Malformed`]; without, the rest need not be fed.
+    Harmless {
+        /// A second `type` may still follow, or the kind is not yet settled.
+        watch: bool,
+    },
+    /// Refuse the message: let not its last byte pass.
+    Malformed,
+}
+
+/// Recognises one message, of the client or of the server.
+///
+/// Feed the unmasked payload in any chunks, then call [`finish`](Self::finish) at its end and
+/// [`reset`](Self::reset) before the next one.
+#[derive(Clone, Debug)]
+pub struct MessageScanner {
+    header: HeaderMachine,
+    phase: Phase,
+    body: Body,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    Header,
+    Body,
+    Settled(MessageKind),
+}
+
+impl Default for MessageScanner {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl MessageScanner {
+    /// A scanner at the beginning of a message.
+    pub fn new() -> Self {
+        Self { header: HeaderMachine::new(), phase: Phase::Header, body: Body::new() }
+    }
+
+    /// Back to the beginning of a message.
+    pub fn reset(&mut self) {
+        *self = Self::new();
+    }
+
+    /// Takes the next bytes of the message.
+    pub fn feed(&mut self, chunk: &[u8]) -> Progress {
+        let mut rest = chunk;
+        loop {
+            match self.phase {
+                Phase::Header => {
+                    let Some((&byte, tail)) = rest.split_first() else { break };
+                    rest = tail;
+                    match self.header.step(byte) {
+                        HeaderStep::More => {}
+                        HeaderStep::Payload => self.phase = Phase::Body,
+                        HeaderStep::Settled(kind) => self.phase = Phase::Settled(kind),
+                    }
+                }
+                Phase::Body => {
+                    if rest.is_empty() {
+                        break;
+                    }
+                    match self.body.take(rest) {
+                        Taken::Bytes(tail) => rest = tail,
+                        Taken::NoAuth => {
+                            self.phase = Phase::Settled(self.header.event(EventType::Other));
+                        }
+                        Taken::Malformed => self.phase = Phase::Settled(MessageKind::Malformed),
+                    }
+                }
+                Phase::Settled(_) => break,
+            }
+        }
+        self.progress()
+    }
+
+    /// The kind of the message, which ends here.
+    pub fn finish(&mut self) -> MessageKind {
+        match self.phase {
+            Phase::Header => self.header.finish(),
+            Phase::Body if self.body.is_complete() => {
+                self.header.event(self.body.event.unwrap_or(EventType::Other))
+            }
+            Phase::Body => MessageKind::Malformed,
+            Phase::Settled(kind) => kind,
+        }
+    }
+
+    fn progress(&self) -> Progress {
+        match self.phase {
+            Phase::Header => Progress::Undecided,
+            Phase::Body => match self.body.event {
+                None => Progress::Undecided,
+                Some(EventType::Auth) => Progress::Auth,
+                Some(_) => Progress::Harmless { watch: true },
+            },
+            Phase::Settled(MessageKind::Malformed) => Progress::Malformed,
+            Phase::Settled(_) => Progress::Harmless { watch: false },
+        }
+    }
+}
+
+/// The kind of a whole message.
+pub fn classify(message: &[u8]) -> MessageKind {
+    let mut scanner = MessageScanner::new();
+    scanner.feed(message);
+    scanner.finish()
+}
+
+enum Taken<'a> {
+    /// The bytes that are left.
+    Bytes(&'a [u8]),
+    /// Whatever follows, this event is of no interest.
+    NoAuth,
+    Malformed,
+}
+
+/// Where the scanner is with regard to strings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Text {
+    Outside,
+    /// In a string of no interest.
+    Skip,
+    /// After a backslash in such a string.
+    SkipEscape,
+    /// In a string that is compared.
+    Candidate,
+    CandidateEscape,
+    /// Within `\uXXXX`: the digits that are missing and the value of those read.
+    CandidateUnicode {
+        missing: u8,
+        unit: u16,
+    },
+}
+
+/// What a compared string is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    EventName,
+    Key,
+    TypeValue,
+}
+
+/// The JSON part of an event, from after its first `[`.
+#[derive(Clone, Debug)]
+struct Body {
+    text: Text,
+    role: Role,
+    candidate: [u8; CANDIDATE_BYTES],
+    candidate_len: usize,
+    depth: usize,
+    /// One bit a level: an object, not an array.
+    objects: [u64; MAX_DEPTH / 64],
+    /// Index of the outermost array's current element, 2 for all later ones.
+    element: u8,
+    named: bool,
+    /// Directly or deeper inside the object that is the event's first argument.
+    in_message: bool,
+    /// A string at the message's top level would be a key.
+    key_next: bool,
+    /// The current key is `type`.
+    key_is_type: bool,
+    /// Its value has not begun.
+    value_next: bool,
+    type_seen: bool,
+    event: Option<EventType>,
+}
+
+impl Body {
+    fn new() -> Self {
+        Self {
+            text: Text::Outside,
+            role: Role::EventName,
+            candidate: [0; CANDIDATE_BYTES],
+            candidate_len: 0,
+            depth: 1,
+            objects: [0; MAX_DEPTH / 64],
+            element: 0,
+            named: false,
+            in_message: false,
+            key_next: false,
+            key_is_type: false,
+            value_next: false,
+            type_seen: false,
+            event: None,
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        self.depth == 0 && self.named
+    }
+
+    /// Takes at least one byte of `bytes`, which is not empty.
+    fn take<'a>(&mut self, bytes: &'a [u8]) -> Taken<'a> {
+        match self.text {
+            Text::Outside if self.depth > 2 => self.take_nested(bytes),
+            Text::Skip => self.skip(bytes),
+            Text::Outside
+            | Text::SkipEscape
+            | Text::Candidate
+            | Text::CandidateEscape
+            | Text::CandidateUnicode { .. } => {
+                let Some((&byte, tail)) = bytes.split_first() else { return Taken::Bytes(bytes) };
+                match self.step(byte) {
+                    Step::On => Taken::Bytes(tail),
+                    Step::NoAuth => Taken::NoAuth,
+                    Step::Malformed => Taken::Malformed,
+                }
+            }
+        }
+    }
+
+    /// Goes through a string of no interest.
+    fn skip<'a>(&mut self, mut bytes: &'a [u8]) -> Taken<'a> {
+        while let Some(at) = memchr2(b'"', b'\\', bytes) {
+            let Some((head, tail)) = bytes.split_at_checked(at + 1) else { break };
+            if head.last() == Some(&b'"') {
+                self.text = Text::Outside;
+                return Taken::Bytes(tail);
+            }
+            match tail.split_first() {
+                Some((_, after)) => bytes = after,
+                None => {
+                    self.text = Text::SkipEscape;
+                    break;
+                }
+            }
+        }
+        Taken::Bytes(&[])
+    }
+
+    /// Goes through values below the message's top level, where only strings and brackets count.
+    fn take_nested<'a>(&mut self, bytes: &'a [u8]) -> Taken<'a> {
+        let interesting = |byte: &u8| matches!(byte, b'"' | b'[' | b']' | b'{' | b'}');
+        let Some(at) = bytes.iter().position(interesting) else { return Taken::Bytes(&[]) };
+        let Some((&byte, tail)) = bytes.get(at..).and_then(<[u8]>::split_first) else {
+            return Taken::Bytes(&[]);
+        };
+        match self.step(byte) {
+            Step::On => Taken::Bytes(tail),
+            Step::NoAuth => Taken::NoAuth,
+            Step::Malformed => Taken::Malformed,
+        }
+    }
+
+    fn step(&mut self, byte: u8) -> Step {
+        match self.text {
+            Text::Outside => self.outside(byte),
+            Text::Skip | Text::SkipEscape => {
+                self.text = Text::Skip;
+                Step::On
+            }
+            Text::Candidate => match byte {
+                b'"' => {
+                    self.text = Text::Outside;
+                    self.compared()
+                }
+                b'\\' => {
+                    self.text = Text::CandidateEscape;
+                    Step::On
+                }
+                _ => self.push_candidate(byte),
+            },
+            Text::CandidateEscape => match byte {
+                b'u' => {
+                    self.text = Text::CandidateUnicode { missing: 4, unit: 0 };
+                    Step::On
+                }
+                // No name of interest holds a character that has a short escape.
+                b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => self.unlike(),
+                _ => Step::Malformed,
+            },
+            Text::CandidateUnicode { missing, unit } => {
+                let Some(digit) = char::from(byte).to_digit(16).and_then(|d| u16::try_from(d).ok())
+                else {
+                    return Step::Malformed;
+                };
+                let unit = (unit << 4) | digit;
+                if missing > 1 {
+                    self.text = Text::CandidateUnicode { missing: missing - 1, unit };
+                    return Step::On;
+                }
+                self.text = Text::Candidate;
+                match u8::try_from(unit) {
+                    Ok(ascii) if ascii.is_ascii() => self.push_candidate(ascii),
+                    Ok(_) | Err(_) => self.unlike(),
+                }
+            }
+        }
+    }
+
+    /// A byte outside of strings.
+    fn outside(&mut self, byte: u8) -> Step {
+        if matches!(byte, b' ' | b'\t' | b'\n' | b'\r') {
+            return Step::On;
+        }
+        if self.depth == 0 {
+            return Step::Malformed;
+        }
+        match byte {
+            b'"' => self.open_string(),
+            b'{' => self.open(true),
+            b'[' => self.open(false),
+            b'}' => self.close(true),
+            b']' => self.close(false),
+            b',' => {
+                self.comma();
+                Step::On
+            }
+            b':' => {
+                if self.at_message_top() {
+                    self.key_next = false;
+                    self.value_next = self.key_is_type;
+                }
+                Step::On
+            }
+            // A part of a number or of a literal.
+            _ => self.begin_other_value(),
+        }
+    }
+
+    fn at_message_top(&self) -> bool {
+        self.in_message && self.depth == 2
+    }
+
+    fn comma(&mut self) {
+        if self.depth == 1 {
+            self.element = (self.element + 1).min(2);
+        } else if self.at_message_top() {
+            self.key_next = true;
+            self.key_is_type = false;
+        }
+    }
+
+    fn open_string(&mut self) -> Step {
+        let role = match (self.depth, self.element) {
+            (1, 0) => Role::EventName,
+            (1, 1) => return self.no_message(),
+            (2, 1) if self.key_next => Role::Key,
+            (2, 1) if self.value_next => Role::TypeValue,
+            _ => {
+                self.text = Text::Skip;
+                return Step::On;
+            }
+        };
+        self.role = role;
+        self.candidate_len = 0;
+        self.text = Text::Candidate;
+        Step::On
+    }
+
+    /// Something else than a string begins (or goes on) where a value stands.
+    fn begin_other_value(&mut self) -> Step {
+        if self.depth == 1 && self.element < 2 {
+            return self.no_message();
+        }
+        if self.at_message_top() && self.value_next {
+            self.value_next = false;
+            self.event = Some(EventType::Other);
+        }
+        Step::On
+    }
+
+    /// The event's name is no string or its first argument no object. After the argument it is an odd text.
+    fn no_message(&self) -> Step {
+        if self.type_seen { Step::Malformed } else { Step::NoAuth }
+    }
+
+    fn open(&mut self, object: bool) -> Step {
+        let message = object && self.depth == 1 && self.element == 1;
+        if message && self.type_seen {
+            return Step::Malformed;
+        }
+        if !message {
+            match self.begin_other_value() {
+                Step::On => {}
+                other => return other,
+            }
+        }
+        let Some(word) = self.objects.get_mut(self.depth / 64) else { return Step::Malformed };
+        let bit = 1 << (self.depth % 64);
+        *word = if object { *word | bit } else { *word & !bit };
+        self.depth += 1;
+        if message {
+            self.in_message = true;
+            self.key_next = true;
+        }
+        Step::On
+    }
+
+    fn close(&mut self, object: bool) -> Step {
+        self.depth -= 1;
+        let opened_as_object = self
+            .objects
+            .get(self.depth / 64)
+            .is_some_and(|word| word & (1 << (self.depth % 64)) != 0);
+        if opened_as_object != object {
+            return Step::Malformed;
+        }
+        if self.depth == 1 && self.in_message {
+            self.in_message = false;
+            return match self.event {
+                // What follows can only make these malformed.
+                Some(EventType::Auth | EventType::Close) => Step::On,
+                Some(
+                    EventType::License
+                    | EventType::WaitAuth
+                    | EventType::DisconnectReason
+                    | EventType::Drop,
+                ) => Step::On,
+                Some(EventType::Other) | None => Step::NoAuth,
+            };
+        }
+        Step::On
+    }
+
+    fn push_candidate(&mut self, byte: u8) -> Step {
+        match self.candidate.get_mut(self.candidate_len) {
+            Some(slot) => {
+                *slot = byte;
+                self.candidate_len += 1;
+                Step::On
+            }
+            None => self.unlike(),
+        }
+    }
+
+    /// The string in hand is none of the names of interest; its rest is skipped.
+    fn unlike(&mut self) -> Step {
+        self.text = Text::Skip;
+        self.settle(b"")
+    }
+
+    /// The string in hand has ended.
+    fn compared(&mut self) -> Step {
+        let candidate = self.candidate;
+        self.settle(candidate.get(..self.candidate_len).unwrap_or_default())
+    }
+
+    fn settle(&mut self, text: &[u8]) -> Step {
+        match self.role {
+            Role::EventName if text == b"message" => self.named = true,
+            Role::EventName => return Step::NoAuth,
+            Role::Key => {
+                self.key_is_type = text == b"type";
+                if self.key_is_type && self.type_seen {
+                    return Step::Malformed;
+                }
+                self.type_seen |= self.key_is_type;
+            }
+            Role::TypeValue => {
+                self.value_next = false;
+                self.event = Some(EventType::of(text));
+            }
+        }
+        Step::On
+    }
+}
+
+/// What a byte led to.
+enum Step {
+    On,
+    NoAuth,
+    Malformed,
+}
+
+#[cfg(test)]
+mod tests;
