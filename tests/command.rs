@@ -12,7 +12,9 @@ use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
 use support::gateway::DEFAULT_LICENCE;
 use support::raw_server::{Step, ok};
-use support::{Answer, Call, Gateway, LicenceFile, RawServer, Setup, StandIn, eventually, tokens};
+use support::{
+    Answer, Call, Gateway, LicenceFile, Open, RawServer, Setup, StandIn, eventually, tokens,
+};
 
 const ASHX: &str = "/coauthoring/CommandService.ashx";
 const LICENSE: &str = r#"{"c":"license"}"#;
@@ -191,6 +193,22 @@ async fn each_tenant_is_told_of_its_own_licence() {
     for (host, connections) in [("a.example", 77), ("A.EXAMPLE:80", 77), ("b.example", 2)] {
         let answer = Call::post(ASHX, LICENSE).header("Host", host).send(gateway.addr).await;
         assert_eq!(answer.json()["license"]["connections"], connections, "{host}");
+    }
+}
+
+#[tokio::test]
+async fn the_license_command_shows_who_is_counted() {
+    let server = StandIn::start().await;
+    let gateway = Gateway::users(&server, 3, 3).await;
+    gateway.admit(&Open::editor("d", "regular")).await.goodbye().await;
+    let _viewer = gateway.admit(&Open::live_viewer("d", "watcher")).await;
+    let answer = Call::post("/command", r#"{"c":"license"}"#).send(gateway.addr).await.json();
+    for (list, user) in [("users", "regular"), ("users_view", "watcher")] {
+        let entries = answer["quota"][list].as_array().unwrap();
+        assert_eq!(entries.len(), 1, "{answer}");
+        assert_eq!(entries[0]["userid"], user);
+        assert_eq!(entries[0]["anonym"], false);
+        assert!(entries[0]["expire"].as_str().unwrap().ends_with("T23:59:59.000Z"));
     }
 }
 

@@ -13,12 +13,6 @@ use support::{Call, Editor, Gateway, Heard, LicenceFile, Open, Setup, StandIn, e
 
 const MEBIBYTE: u64 = 1 << 20;
 
-/// A gateway that has no seat for anybody.
-async fn full_house(server: &StandIn) -> Gateway {
-    let licence = |id: &str| LicenceFile::connections(id, 0, 0);
-    Setup::before(server.addr).default_licence(licence).start().await
-}
-
 async fn greeted(gateway: &Gateway, open: &Open) -> Editor {
     let mut editor = gateway.dial(open.document()).connect().await;
     editor.greet(open).await;
@@ -39,13 +33,6 @@ async fn gets_in(editor: &mut Editor, limit: Duration) -> bool {
         }
     }
     false
-}
-
-/// An honest client is served.
-async fn assert_alive(gateway: &mut Gateway) {
-    assert!(gateway.is_running(), "the gateway died");
-    assert_eq!(gateway.get("/healthcheck").await.text(), "true");
-    gateway.admit(&Open::viewer("alive", "honest")).await.goodbye().await;
 }
 
 // --- an auth in disguise -----------------------------------------------------------------------
@@ -97,7 +84,7 @@ fn disguises() -> Vec<(&'static str, String)> {
 #[tokio::test]
 async fn no_disguise_of_an_auth_gets_past_a_full_licence() {
     let server = StandIn::start().await;
-    let gateway = full_house(&server).await;
+    let gateway = Gateway::connections(&server, 0, 0).await;
     let open = Open::editor("d", "sly");
     for (what, packet) in disguises() {
         let mut editor = greeted(&gateway, &open).await;
@@ -144,7 +131,7 @@ async fn an_ambiguous_auth_never_reaches_the_server() {
 #[tokio::test]
 async fn a_binary_event_is_an_auth_too() {
     let server = StandIn::start().await;
-    let gateway = full_house(&server).await;
+    let gateway = Gateway::connections(&server, 0, 0).await;
     let open = Open::editor("d", "sly");
     let mut auth = open.message.clone();
     auth["block"] = json!({"_placeholder": true, "num": 0});
@@ -158,7 +145,7 @@ async fn a_binary_event_is_an_auth_too() {
 #[tokio::test]
 async fn any_cut_of_the_bytes_is_judged_alike() {
     let server = StandIn::start().await;
-    let gateway = full_house(&server).await;
+    let gateway = Gateway::connections(&server, 0, 0).await;
     let open = Open::editor("d", "sly");
     for style in [
         Style { fragment: Some(1), ..Style::default() },
@@ -176,7 +163,7 @@ async fn any_cut_of_the_bytes_is_judged_alike() {
 #[tokio::test]
 async fn a_second_connect_opens_no_door() {
     let server = StandIn::start().await;
-    let gateway = full_house(&server).await;
+    let gateway = Gateway::connections(&server, 0, 0).await;
     let open = Open::editor("d", "sly");
     for between in ["40", "40/,", "40/other,{}", "41/other", "0{}", "1", "6", "5", "2probe"] {
         let mut editor = greeted(&gateway, &open).await;
@@ -190,7 +177,7 @@ async fn a_second_connect_opens_no_door() {
 #[tokio::test]
 async fn an_auth_behind_the_servers_back_is_not_carried() {
     let server = StandIn::start().await;
-    let gateway = full_house(&server).await;
+    let gateway = Gateway::connections(&server, 0, 0).await;
     let open = Open::editor("d", "sly");
     // Before CONNECT, and in the same breath as CONNECT.
     for with_connect in [false, true] {
@@ -222,7 +209,7 @@ async fn an_auth_behind_the_servers_back_is_not_carried() {
 #[tokio::test]
 async fn polling_is_refused_as_the_server_would() {
     let server = StandIn::start().await;
-    let gateway = full_house(&server).await;
+    let gateway = Gateway::connections(&server, 0, 0).await;
     for target in [
         "/doc/d/c/?EIO=4&transport=polling",
         "/doc/d/c/?shardkey=d&EIO=4&transport=polling&t=abc",
@@ -245,7 +232,7 @@ async fn polling_is_refused_as_the_server_would() {
 #[tokio::test]
 async fn an_upgraded_polling_session_gets_no_seat_for_free() {
     let server = StandIn::start().await;
-    let gateway = full_house(&server).await;
+    let gateway = Gateway::connections(&server, 0, 0).await;
     // The polling half is done with the server itself, as if by another way in.
     let path = "/doc/d/c/?EIO=4&transport=polling";
     let opening = Call::get(path).send(server.addr).await.text();
@@ -317,7 +304,7 @@ async fn broken_frames_end_the_connection() {
         }
         assert!(ended.is_ok(), "{what}: the connection lives on");
     }
-    assert_alive(&mut gateway).await;
+    gateway.assert_alive().await;
 }
 
 #[tokio::test]
@@ -344,7 +331,7 @@ async fn truncated_frames_hold_nothing() {
 #[tokio::test]
 async fn endless_fragments_fill_no_memory() {
     let server = StandIn::start().await;
-    let mut gateway = full_house(&server).await;
+    let mut gateway = Gateway::connections(&server, 0, 0).await;
     let open = Open::editor("d", "u");
     let before = gateway.resident_bytes();
     let mut editor = greeted(&gateway, &open).await;
@@ -370,13 +357,13 @@ async fn endless_fragments_fill_no_memory() {
     assert!(ended, "160 MB of one message were taken");
     assert!(most < 160 * MEBIBYTE, "{} MiB were kept", most / MEBIBYTE);
     assert!(server.auths().is_empty());
-    assert_alive(&mut gateway).await;
+    gateway.assert_alive().await;
 }
 
 #[tokio::test]
 async fn a_huge_auth_is_judged_or_refused() {
     let server = StandIn::start().await;
-    let mut gateway = full_house(&server).await;
+    let mut gateway = Gateway::connections(&server, 0, 0).await;
     for size in [5_000_000, 99_000_000] {
         let open = Open::editor("d", "u").with("padding", "x".repeat(size));
         let slim = Open::editor("d", "u");
@@ -387,13 +374,13 @@ async fn a_huge_auth_is_judged_or_refused() {
         assert!(!gets_in(&mut editor, limit).await, "{size}");
     }
     assert!(server.auths().is_empty());
-    assert_alive(&mut gateway).await;
+    gateway.assert_alive().await;
 }
 
 #[tokio::test]
 async fn deep_json_is_survived() {
     let server = StandIn::start().await;
-    let mut gateway = full_house(&server).await;
+    let mut gateway = Gateway::connections(&server, 0, 0).await;
     let deep = |open: &str, close: &str| format!("{}{}", open.repeat(10_000), close.repeat(10_000));
     let auth = Open::editor("d", "u").message.to_string();
     let inside = |value: &str| auth.replacen('{', &format!("{{\"deep\":{value},"), 1);
@@ -413,135 +400,5 @@ async fn deep_json_is_survived() {
         let answer = Call::post(target, deep("[", "]")).send(gateway.addr).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
     }
-    assert_alive(&mut gateway).await;
-}
-
-// --- HTTP --------------------------------------------------------------------------------------
-
-#[tokio::test]
-async fn ten_thousand_headers_are_refused() {
-    let server = StandIn::start().await;
-    let mut gateway = Gateway::before(&server).await;
-    for (count, length) in [(10_000, 10), (100, 100_000)] {
-        let mut call = Call::get("/x");
-        for number in 0..count {
-            call = call.header(&format!("X-H{number}"), &"v".repeat(length));
-        }
-        // Refused or cut.
-        if let Ok(answer) = call.try_send(gateway.addr).await {
-            assert!(matches!(answer.status, 400 | 431), "{}", answer.status);
-        }
-    }
-    assert!(server.requests().is_empty());
-    assert_alive(&mut gateway).await;
-}
-
-#[tokio::test]
-async fn requests_that_two_could_read_differently_are_refused() {
-    let server = StandIn::start().await;
-    let mut gateway = Gateway::before(&server).await;
-    let smuggled = "GET /info/info.json HTTP/1.1\r\nHost: h\r\n\r\n";
-    let length = smuggled.len();
-    for (what, head) in [
-        (
-            "both lengths",
-            format!("Content-Length: {length}\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
-        ),
-        ("two lengths", format!("Content-Length: 0\r\nContent-Length: {length}\r\n\r\n")),
-        ("a list of lengths", format!("Content-Length: 0, {length}\r\n\r\n")),
-        ("a signed length", "Content-Length: +0\r\n\r\n".to_owned()),
-        ("an odd coding", "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n".to_owned()),
-        ("a twice odd coding", "Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n".to_owned()),
-        ("a space before the colon", "Content-Length : 0\r\n\r\n".to_owned()),
-        ("a folded header", "X-A: b\r\n Content-Length: 0\r\n\r\n".to_owned()),
-    ] {
-        let mut connection = Connection::open(gateway.addr).await.unwrap();
-        let request = format!("POST /x HTTP/1.1\r\nHost: h\r\n{head}{smuggled}");
-        let _ = connection.write(request.as_bytes()).await;
-        let first = connection.read().await;
-        let second = match &first {
-            Ok(_) => tokio::time::timeout(Duration::from_secs(2), connection.read()).await.ok(),
-            Err(_) => None,
-        };
-        let got = format!("{what}: {first:?} {second:?}");
-        assert!(!got.contains("connectionsStat"), "{got}");
-        let reached = server.requests().iter().any(|request| request.target.contains("info"));
-        assert!(!reached, "{got}");
-        server.forget();
-    }
-    assert_alive(&mut gateway).await;
-}
-
-#[tokio::test]
-async fn broken_requests_are_answered_or_cut() {
-    let server = StandIn::start().await;
-    let mut gateway = Gateway::before(&server).await;
-    for bytes in [
-        &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..],
-        b"GET\r\n\r\n",
-        b"GET / HTTP/9.9\r\n\r\n",
-        b"GET /\0 HTTP/1.1\r\nHost: h\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
-        b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
-        b"CONNECT evil.example:443 HTTP/1.1\r\nHost: evil.example\r\n\r\n",
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        b"POST /command HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-        b"POST /command HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n",
-    ] {
-        let mut connection = Connection::open(gateway.addr).await.unwrap();
-        let _ = connection.write(bytes).await;
-        let answer = tokio::time::timeout(Duration::from_secs(3), connection.read()).await;
-        if let Ok(Ok(answer)) = answer {
-            assert!(answer.status >= 200, "{:?}", String::from_utf8_lossy(bytes));
-        }
-        drop(connection);
-        assert!(gateway.is_running(), "{:?}", String::from_utf8_lossy(bytes));
-    }
-    assert_alive(&mut gateway).await;
-}
-
-/// Drips a request's head, a byte every now and then; returns how long it was put up with.
-async fn drip(gateway: &Gateway, limit: Duration) -> Duration {
-    let started = Instant::now();
-    let mut connection = Connection::open(gateway.addr).await.unwrap();
-    let _ = connection.write(b"GET /x HTTP/1.1\r\nHost: h\r\nX-Drip: ").await;
-    while started.elapsed() < limit {
-        let heard = tokio::time::timeout(Duration::from_millis(500), connection.read()).await;
-        // Any answer and any end will do.
-        if heard.is_ok() || connection.write(b"x").await.is_err() {
-            break;
-        }
-    }
-    started.elapsed()
-}
-
-#[tokio::test]
-async fn a_slow_head_is_cut() {
-    let server = StandIn::start().await;
-    let mut gateway = Gateway::before(&server).await;
-    let limit = Duration::from_secs(40);
-    let held = drip(&gateway, limit).await;
-    assert!(held < limit, "a dripping client was put up with for {held:?}");
-    assert_alive(&mut gateway).await;
-}
-
-#[tokio::test]
-async fn slow_clients_keep_nobody_waiting() {
-    let server = StandIn::start().await;
-    let mut gateway = Gateway::before(&server).await;
-    let mut slow = Vec::new();
-    for _ in 0..500 {
-        let mut connection = Connection::open(gateway.addr).await.unwrap();
-        connection.write(b"POST /command HTTP/1.1\r\nHost: h\r\nContent-Le").await.unwrap();
-        slow.push(connection);
-    }
-    for _ in 0..100 {
-        let mut connection = Connection::open(gateway.addr).await.unwrap();
-        let head = b"POST /command HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n{";
-        connection.write(head).await.unwrap();
-        slow.push(connection);
-    }
-    let started = Instant::now();
-    assert_alive(&mut gateway).await;
-    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    gateway.assert_alive().await;
 }

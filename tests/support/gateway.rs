@@ -19,6 +19,12 @@ use super::wait::{PATIENCE, eventually};
 /// The licence of hosts that no tenant names.
 pub const DEFAULT_LICENCE: &str = "licence-of-the-house";
 
+/// The kinds of seat, as the metrics call them.
+pub const EDITORS: &str = "editor_connections";
+pub const VIEWERS: &str = "viewer_connections";
+pub const EDITOR_USERS: &str = "editor_users";
+pub const VIEWER_USERS: &str = "viewer_users";
+
 const BINARY: &str = env!("CARGO_BIN_EXE_seatgate");
 
 /// One `[[licence]]`.
@@ -184,6 +190,18 @@ impl Gateway {
         Setup::before(server.addr).start().await
     }
 
+    /// A gateway whose default licence counts connections.
+    pub async fn connections(server: &StandIn, editors: i64, viewers: i64) -> Self {
+        let licence = |id: &str| LicenceFile::connections(id, editors, viewers);
+        Setup::before(server.addr).default_licence(licence).start().await
+    }
+
+    /// A gateway whose default licence counts users.
+    pub async fn users(server: &StandIn, editors: i64, viewers: i64) -> Self {
+        let licence = |id: &str| LicenceFile::users(id, editors, viewers);
+        Setup::before(server.addr).default_licence(licence).start().await
+    }
+
     async fn start(setup: Setup) -> Self {
         for attempt in 1.. {
             let folder = tempfile::tempdir().expect("a temporary folder");
@@ -289,6 +307,20 @@ impl Gateway {
     pub async fn seats(&self, tenant: &str, kind: &str) -> f64 {
         let labels = [("tenant", tenant), ("kind", kind)];
         self.metrics().await.sum("seatgate_seats_used", &labels)
+    }
+
+    /// How many opens of the default tenant ended like this.
+    pub async fn admissions(&self, class: &str, outcome: &str, reason: &str) -> f64 {
+        let labels =
+            [("tenant", "default"), ("class", class), ("outcome", outcome), ("reason", reason)];
+        self.metrics().await.sum("seatgate_admissions_total", &labels)
+    }
+
+    /// The process lives, and serves an honest client.
+    pub async fn assert_alive(&mut self) {
+        assert!(self.is_running(), "the gateway died");
+        assert_eq!(self.get("/healthcheck").await.text(), "true");
+        self.admit(&Open::viewer("alive", "honest")).await.goodbye().await;
     }
 
     /// Waits until so many seats are taken.
