@@ -109,15 +109,20 @@ pub async fn handle(session: &mut Session, tenant: &Tenant) -> pingora::Result<O
         Err(refusal) => return Ok(Outcome::Answer(refusal)),
     };
     let request = session.req_header();
-    let encoding =
-        request.headers.get(header::CONTENT_ENCODING).and_then(|value| value.to_str().ok());
-    let plain = match command::inflate(&body, encoding, limit) {
+    let encodings: Vec<_> = request
+        .headers
+        .get_all(header::CONTENT_ENCODING)
+        .iter()
+        .map(|value| String::from_utf8_lossy(value.as_bytes()))
+        .collect();
+    let plain = match command::inflate(&body, Some(&encodings.join(", ")), limit) {
         Ok(plain) => plain,
         Err(error) => return Ok(Outcome::Answer(unreadable(error, session))),
     };
-    let query = request.uri.query().unwrap_or_default();
+    let target = request.raw_path();
+    let query = target.iter().position(|byte| *byte == b'?').and_then(|at| target.get(at + 1..));
     let input = CommandInput {
-        query: query.as_bytes(),
+        query: query.unwrap_or_default(),
         body: &plain,
         authorization: request.headers.get(header::AUTHORIZATION).map(|value| value.as_bytes()),
     };

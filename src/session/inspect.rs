@@ -290,10 +290,8 @@ impl Inspector {
                 self.treatment = Treatment::Hold;
                 Ok(Some(Event::Auth))
             }
-            MessageKind::Event(EventType::Close)
-            | MessageKind::BinaryEvent { event: EventType::Close, .. }
-                if self.sender == Sender::Client =>
-            {
+            // A binary `close` takes effect with its last attachment, which may never come.
+            MessageKind::Event(EventType::Close) if self.sender == Sender::Client => {
                 Ok(Some(Event::GaveUpEditing))
             }
             MessageKind::Disconnect => Ok(Some(Event::Goodbye)),

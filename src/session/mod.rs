@@ -197,7 +197,7 @@ impl Session {
             tenant: Arc::clone(terms.tenant),
             document: facts.document.as_str().into(),
             user: facts.user.as_str().into(),
-            anonymous: false,
+            anonymous: facts.anonymous,
             address: self.address,
         };
         let request = SeatRequest {

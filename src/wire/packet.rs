@@ -84,6 +84,8 @@ pub enum MessageKind {
     ConnectError,
     /// A packet for another namespace than `/`. The document server has no other and ends such a session.
     Foreign,
+    /// No packet of Engine.IO: the document server ends such a session by itself.
+    Unknown,
     /// Nothing a client writes: unparsable, ambiguous or deeper than the limit. Refuse it.
     Malformed,
 }
@@ -182,7 +184,7 @@ impl HeaderMachine {
             b'5' => MessageKind::Upgrade,
             b'6' => MessageKind::Noop,
             b'b' => MessageKind::Attachment,
-            _ => MessageKind::Malformed,
+            _ => MessageKind::Unknown,
         })
     }
 

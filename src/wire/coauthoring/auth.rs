@@ -91,6 +91,7 @@ pub struct AuthMessage<'p> {
     pub(super) session_id: Option<Cow<'p, str>>,
     /// The text of `openCmd`.
     pub(super) open_command: Option<&'p str>,
+    pub(super) anonymous: Js<'p>,
 }
 
 impl fmt::Debug for AuthMessage<'_> {
@@ -133,6 +134,7 @@ impl<'p> AuthMessage<'p> {
             session_id,
             close,
             open_command,
+            anonymous,
         ] = members(
             object,
             [
@@ -148,6 +150,7 @@ impl<'p> AuthMessage<'p> {
                 "sessionId",
                 "isCloseCoAuthoring",
                 "openCmd",
+                "IsAnonymousUser",
             ],
         )?;
         if !value(kind, "type")?.is("auth") {
@@ -179,6 +182,7 @@ impl<'p> AuthMessage<'p> {
             close_coauthoring: value(close, "isCloseCoAuthoring")?,
             session_id: session(value(session_id, "sessionId")?)?,
             open_command,
+            anonymous: value(anonymous, "IsAnonymousUser")?,
         }))
     }
 

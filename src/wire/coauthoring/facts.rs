@@ -37,6 +37,8 @@ pub struct SessionFacts {
     pub restoring: bool,
     /// The session has given up editing before.
     pub close_coauthoring: bool,
+    /// The integrator knows no name for the user: the `anonym` of the license command.
+    pub anonymous: bool,
 }
 
 impl AuthMessage<'_> {
@@ -67,6 +69,7 @@ impl AuthMessage<'_> {
             session_id: self.session_id.as_deref().map(str::to_owned),
             restoring: self.session_id.is_some(),
             close_coauthoring: reading.close_coauthoring.is_truthy(),
+            anonymous: self.anonymous.is_truthy(),
         })
     }
 }

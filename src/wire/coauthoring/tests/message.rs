@@ -33,6 +33,7 @@ fn captured_messages_are_read() {
                 session_id: None,
                 restoring: false,
                 close_coauthoring: false,
+                anonymous: false,
             }
         );
     }
