@@ -8,10 +8,10 @@ use std::io::Write;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
 use support::gateway::DEFAULT_LICENCE;
 use support::raw_server::{Step, ok};
+use support::tokens::Algorithm;
 use support::{
     Answer, Call, Gateway, LicenceFile, Open, RawServer, Setup, StandIn, eventually, tokens,
 };
@@ -350,11 +350,11 @@ async fn tokens_are_asked_for_as_the_server_does() {
         (Call::get(format!("{ASHX}?token={good}")), "in the query"),
         (in_body(&Value::Null, &with(json!({"exp": now - 30}))), "expired 30 s ago"),
         (
-            in_body(&Value::Null, &tokens::sign_with(Algorithm::HS512, tokens::SECRET, &license)),
+            in_body(&Value::Null, &tokens::sign_with(Algorithm::Hs512, tokens::SECRET, &license)),
             "HS512",
         ),
         (
-            in_body(&Value::Null, &tokens::sign_with(Algorithm::HS384, tokens::SECRET, &license)),
+            in_body(&Value::Null, &tokens::sign_with(Algorithm::Hs384, tokens::SECRET, &license)),
             "HS384",
         ),
     ];
