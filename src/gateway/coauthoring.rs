@@ -19,7 +19,7 @@ use crate::clock;
 use crate::ledger::{CloseReason, Seat};
 use crate::ops::metrics::Outcome;
 use crate::session::inspect::{Event, Flow, Inspector, Violation};
-use crate::session::{Decision, Report, ReplyVerdict, Session, Stored, Verdict};
+use crate::session::{Decision, ReplyVerdict, Report, Session, Stored, Verdict};
 use crate::wire::coauthoring::{DisconnectCode, disconnect_reason};
 use crate::wire::packet::DISCONNECT;
 use crate::wire::websocket::{Opcode, Sender, write_close, write_frame};
@@ -93,7 +93,8 @@ impl Connection {
         C: AsyncRead + AsyncWrite + Unpin,
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let span = tracing::info_span!("session", tenant = %self.tenant.name, client = %self.address);
+        let span =
+            tracing::info_span!("session", tenant = %self.tenant.name, client = %self.address);
         let open = self.shared.metrics.websocket();
         let inspect = Inspectors {
             client: Inspector::new(Sender::Client),

@@ -211,7 +211,9 @@ impl Inspector {
     fn may_pass_frame(&self, head: FrameHead) -> bool {
         match self.treatment {
             Treatment::Pass | Treatment::Watch => true,
-            Treatment::Undecided | Treatment::Hold => !head.opcode.is_data() && self.held.is_empty(),
+            Treatment::Undecided | Treatment::Hold => {
+                !head.opcode.is_data() && self.held.is_empty()
+            }
         }
     }
 
