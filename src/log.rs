@@ -40,5 +40,7 @@ fn filter_of(level: &str) -> String {
     if level.contains("pingora") {
         return level.to_owned();
     }
-    format!("{level},pingora=error,pingora_core=error,pingora_proxy=error,pingora_load_balancing=error")
+    format!(
+        "{level},pingora=error,pingora_core=error,pingora_proxy=error,pingora_load_balancing=error"
+    )
 }

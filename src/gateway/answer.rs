@@ -138,12 +138,8 @@ mod tests {
         ] {
             assert_eq!(accepts_html(&headers(accept)), html, "{accept}");
         }
-        let answer = Answer::refusal(
-            StatusCode::BAD_GATEWAY,
-            "upstream",
-            "<b>&\"",
-            &headers("text/html"),
-        );
+        let answer =
+            Answer::refusal(StatusCode::BAD_GATEWAY, "upstream", "<b>&\"", &headers("text/html"));
         let body = String::from_utf8(answer.body.to_vec()).unwrap();
         assert!(body.contains("&lt;b&gt;&amp;&quot;") && body.contains("502"), "{body}");
     }

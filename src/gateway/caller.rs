@@ -190,8 +190,7 @@ mod tests {
             ("Forwarded", "for=127.0.0.1"),
             ("Cloudfront-Forwarded-Proto", "https"),
         ]);
-        let caller =
-            Caller { trusted: false, client: "203.0.113.9".parse().unwrap(), tls: false };
+        let caller = Caller { trusted: false, client: "203.0.113.9".parse().unwrap(), tls: false };
         assert_eq!(caller.host(&forged), "docs.example");
         caller.write_forwarding_headers(&mut forged, "").unwrap();
         let value = |name: &str| forged.headers.get(name).map(|v| v.to_str().unwrap().to_owned());
@@ -213,8 +212,7 @@ mod tests {
             ("X-Forwarded-For", "198.51.100.1"),
             ("Cloudfront-Forwarded-Proto", "https"),
         ]);
-        let caller =
-            Caller { trusted: true, client: "198.51.100.1".parse().unwrap(), tls: false };
+        let caller = Caller { trusted: true, client: "198.51.100.1".parse().unwrap(), tls: false };
         assert_eq!(caller.host(&told), "docs.example");
         caller.write_forwarding_headers(&mut told, "/docs").unwrap();
         let value = |name: &str| told.headers.get(name).map(|v| v.to_str().unwrap().to_owned());

@@ -19,7 +19,7 @@ use crate::clock;
 use crate::ledger::{CloseReason, Seat};
 use crate::ops::metrics::Outcome;
 use crate::session::inspect::{Event, Flow, Inspector, Violation};
-use crate::session::{Decision, Report, ReplyVerdict, Session, Stored, Verdict};
+use crate::session::{Decision, ReplyVerdict, Report, Session, Stored, Verdict};
 use crate::wire::coauthoring::{DisconnectCode, disconnect_reason};
 use crate::wire::packet::DISCONNECT;
 use crate::wire::websocket::{Opcode, Sender, write_close, write_frame};
@@ -93,7 +93,8 @@ impl Connection {
         C: AsyncRead + AsyncWrite + Unpin,
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let span = tracing::info_span!("session", tenant = %self.tenant.name, client = %self.address);
+        let span =
+            tracing::info_span!("session", tenant = %self.tenant.name, client = %self.address);
         let open = self.shared.metrics.websocket();
         let inspect = Inspectors {
             client: Inspector::new(Sender::Client),
@@ -193,6 +194,7 @@ where
             }
             PumpEvent::Broken(Peer::Server, error) => {
                 tracing::debug!(%error, "the document server is gone");
+                self.session.end();
                 let _ = timeout(LINGER, self.pump.finish(Peer::Client)).await;
                 Some(End::ServerLost)
             }
@@ -225,6 +227,7 @@ where
             }
             Verdict::Refuse(report, code) => {
                 self.report(&report);
+                self.session.end();
                 self.dismiss(code).await;
                 return Some(End::Refused);
             }
@@ -265,6 +268,9 @@ where
 
     /// One stream is at its end: the other side gets the rest, and its own chance to finish.
     async fn finish_after(&mut self, from: Peer) -> End {
+        if from == Peer::Server {
+            self.session.end();
+        }
         let to = from.other();
         let finishing = async {
             if self.pump.finish(to).await.is_err() {

@@ -138,10 +138,7 @@ pub async fn handle(session: &mut Session, tenant: &Tenant) -> pingora::Result<O
 }
 
 /// Reads the body, or says why not.
-async fn read_body(
-    session: &mut Session,
-    limit: usize,
-) -> pingora::Result<Result<Bytes, Answer>> {
+async fn read_body(session: &mut Session, limit: usize) -> pingora::Result<Result<Bytes, Answer>> {
     let stated = session
         .get_header(header::CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok())
@@ -156,7 +153,9 @@ async fn read_body(
         session.write_continue_response().await?;
     }
     let reading = async {
-        let Some(mut body) = session.read_request_body().await? else { return Ok(Some(Bytes::new())) };
+        let Some(mut body) = session.read_request_body().await? else {
+            return Ok(Some(Bytes::new()));
+        };
         // Most bodies come in one piece.
         let mut joined = BytesMut::new();
         while let Some(piece) = session.read_request_body().await? {

@@ -53,8 +53,7 @@ pub async fn send(
     // A command must not be sent twice, so it never takes a pooled connection that may be closing.
     let mut peer = peer(address, settings);
     peer.options.idle_timeout = Some(Duration::ZERO);
-    let hops: Vec<_> =
-        request.headers.keys().filter(|name| is_hop_by_hop(name)).cloned().collect();
+    let hops: Vec<_> = request.headers.keys().filter(|name| is_hop_by_hop(name)).cloned().collect();
     for name in &hops {
         request.remove_header(name);
     }

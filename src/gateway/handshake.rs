@@ -108,8 +108,8 @@ pub async fn perform(
     // Small messages must not wait for the acknowledgement of the one before.
     let _ = stream.set_nodelay(true);
     let answer = timeout(answer_timeout, exchange(address, &mut stream, request)).await;
-    let (head, rest) = answer
-        .map_err(|_| HandshakeError::AnswerTimeout { address, after: answer_timeout })??;
+    let (head, rest) =
+        answer.map_err(|_| HandshakeError::AnswerTimeout { address, after: answer_timeout })??;
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         let head = write_upgrade(&head);
         return Ok(Answer::Upgraded { stream, head, early: rest });
@@ -276,7 +276,8 @@ mod tests {
 
     #[test]
     fn an_answer_is_parsed_once_it_is_whole() {
-        let answer = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nX-A: 1\r\n\r\nrest";
+        let answer =
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nX-A: 1\r\n\r\nrest";
         for cut in 0..answer.len() - 4 {
             assert!(parse_head(&answer[..cut]).unwrap().is_none());
         }

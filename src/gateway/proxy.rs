@@ -385,8 +385,7 @@ impl ProxyHttp for Gateway {
         let tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
         let (tenant, route) = {
             let site = self.shared.site.load();
-            context.caller =
-                Caller::identify(&request.headers, peer, &site.trusted_proxies, tls);
+            context.caller = Caller::identify(&request.headers, peer, &site.trusted_proxies, tls);
             let tenant = Arc::clone(site.tenant_of(context.caller.host(request)));
             let route = tenant.router.route(&target_path(request));
             (tenant, route)

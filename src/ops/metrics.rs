@@ -138,7 +138,10 @@ impl Metrics {
             &["tenant", "class", "outcome", "reason"],
         )?;
         let upstream_failures = IntCounterVec::new(
-            Opts::new("seatgate_upstream_failures_total", "Requests that a document server failed."),
+            Opts::new(
+                "seatgate_upstream_failures_total",
+                "Requests that a document server failed.",
+            ),
             &["kind"],
         )?;
         for failure in [
@@ -228,9 +231,7 @@ impl Metrics {
         reason: Option<Reason>,
     ) {
         let reason = reason.map_or("none", Reason::label);
-        self.admissions
-            .with_label_values(&[tenant, class.label(), outcome.label(), reason])
-            .inc();
+        self.admissions.with_label_values(&[tenant, class.label(), outcome.label(), reason]).inc();
     }
 
     /// Counts one failure of a document server.
@@ -393,9 +394,8 @@ mod tests {
             result: 3,
             end: None,
         };
-        let render = |samples: &[TenantSample]| {
-            String::from_utf8(metrics.render(samples).unwrap()).unwrap()
-        };
+        let render =
+            |samples: &[TenantSample]| String::from_utf8(metrics.render(samples).unwrap()).unwrap();
         let text = render(&[sample]);
         for line in [
             "seatgate_requests_total{code=\"200\",route=\"command\"} 1",

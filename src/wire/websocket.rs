@@ -183,8 +183,7 @@ impl Decoder {
     }
 
     fn parse_head(&self, bytes: &[u8]) -> Result<FrameHead, FrameError> {
-        let (&[first, second], rest) =
-            bytes.split_first_chunk::<2>().ok_or(FrameError::Length)?;
+        let (&[first, second], rest) = bytes.split_first_chunk::<2>().ok_or(FrameError::Length)?;
         if first & 0x70 != 0 {
             return Err(FrameError::ReservedBit);
         }
@@ -259,9 +258,7 @@ fn head_length(bytes: &[u8]) -> usize {
 pub fn unmask(bytes: &mut [u8], mask: [u8; 4], offset: u64) {
     let mut key = mask;
     key.rotate_left((offset % 4) as usize);
-    let word = u64::from_ne_bytes([
-        key[0], key[1], key[2], key[3], key[0], key[1], key[2], key[3],
-    ]);
+    let word = u64::from_ne_bytes([key[0], key[1], key[2], key[3], key[0], key[1], key[2], key[3]]);
     let (words, rest) = bytes.as_chunks_mut::<8>();
     for chunk in words {
         *chunk = (u64::from_ne_bytes(*chunk) ^ word).to_ne_bytes();
@@ -368,11 +365,11 @@ mod tests {
         message_in_message[0] = 0x01;
         let second = message_in_message.clone();
         message_in_message.extend(second);
+        assert_eq!(decode_all(Sender::Client, &message_in_message, &[]), Err(FrameError::Sequence));
         assert_eq!(
-            decode_all(Sender::Client, &message_in_message, &[]),
-            Err(FrameError::Sequence)
+            decode_all(Sender::Server, &[0x81, 0x80, 0, 0, 0, 0], &[]),
+            Err(FrameError::Mask)
         );
-        assert_eq!(decode_all(Sender::Server, &[0x81, 0x80, 0, 0, 0, 0], &[]), Err(FrameError::Mask));
     }
 
     #[test]
