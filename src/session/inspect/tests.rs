@@ -34,12 +34,15 @@ fn frame(text: &str) -> Vec<u8> {
     frames(Sender::Client, Opcode::Text, text.as_bytes(), &[])
 }
 
+/// What passed, and what happened after how many passed bytes.
+type Seen = (Vec<u8>, Vec<(usize, Event)>);
+
 /// Shows `bytes` in chunks; returns what passed and what happened. Each `auth` passes.
 fn run(
     inspector: &mut Inspector,
     bytes: &[u8],
     chunks: &[usize],
-) -> Result<(Vec<u8>, Vec<(usize, Event)>), Violation> {
+) -> Result<Seen, Violation> {
     let mut passed = Vec::new();
     let mut events = Vec::new();
     let mut ends: Vec<usize> = chunks.iter().map(|cut| cut % (bytes.len() + 1)).collect();
