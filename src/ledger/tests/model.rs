@@ -5,6 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::admission::Usage;
 use crate::ledger::{CloseReason, Phase, SeatId, UserRecord};
 use crate::licence::{Metering, Standing};
 
@@ -13,15 +14,37 @@ const START_MS: i64 = 1_783_468_790_000;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Admit { class: SeatClass, user: u8, session: Option<u8>, replaces: Option<usize>, force: bool },
-    Confirm { lease: usize, session: Option<u8>, store: bool },
+    Admit {
+        class: SeatClass,
+        user: u8,
+        session: Option<u8>,
+        replaces: Option<usize>,
+        force: bool,
+    },
+    Confirm {
+        lease: usize,
+        session: Option<u8>,
+        store: bool,
+    },
     Goodbye(usize),
     Drop(usize),
-    Lost { lease: usize, grace_ms: u32 },
+    Lost {
+        lease: usize,
+        grace_ms: u32,
+    },
     Close(u64),
-    ReleaseUser { class: SeatClass, user: u8 },
-    Load { class: SeatClass, user: u8, day: i64 },
+    ReleaseUser {
+        class: SeatClass,
+        user: u8,
+    },
+    Load {
+        class: SeatClass,
+        user: u8,
+        day: i64,
+    },
     Wait(i64),
+    /// To this many milliseconds off the instant at which the day's users expire.
+    WaitForExpiry(i64),
     Terms(usize),
     Sweep,
 }
@@ -123,6 +146,35 @@ impl Model {
         }
     }
 
+    /// The seats that the asker holds itself.
+    fn mine(&self, step: &Step, replaces: Option<u64>) -> Vec<u64> {
+        let Step::Admit { user, session, .. } = *step else { unreachable!() };
+        let is_mine = |seat: &&ModelSeat| {
+            Some(seat.id) == replaces
+                || session.is_some() && seat.session == session && seat.user == user
+        };
+        self.seats.iter().filter(is_mine).map(|seat| seat.id).collect()
+    }
+
+    fn usage(&self, step: &Step, replaces: Option<u64>) -> Usage {
+        let Step::Admit { class, user, .. } = *step else { unreachable!() };
+        let mine = self.mine(step, replaces);
+        let (own, others): (Vec<_>, Vec<_>) =
+            self.seats.iter().filter(|s| s.class == class).partition(|s| mine.contains(&s.id));
+        let user_is_counted =
+            self.is_counted(class, user) || self.reserve(class, &[]).contains(&user);
+        let mut reserve = self.reserve(class, &mine);
+        if user_is_counted && !self.is_counted(class, user) && !reserve.contains(&user) {
+            reserve.push(user);
+        }
+        Usage {
+            connections: others.len() as u64,
+            users: (self.counted(class).count() + reserve.len()) as u64,
+            user_is_counted,
+            holds_connection: !own.is_empty(),
+        }
+    }
+
     fn bind(&mut self, id: u64, user: u8, session: u8) {
         for seat in &mut self.seats {
             if seat.id == id {
@@ -147,12 +199,8 @@ impl Model {
     ) -> (bool, Option<Reason>) {
         let Step::Admit { class, user, session, force, .. } = step.clone() else { unreachable!() };
         let own = replaces.and_then(|id| self.position(id));
-        let twin = self
-            .seats
-            .iter()
-            .position(|s| session.is_some() && s.session == session && s.user == user)
-            .filter(|found| Some(*found) != own);
-        let mine: Vec<u64> = [own, twin].iter().flatten().map(|at| self.seats[*at].id).collect();
+        let mine = self.mine(step, replaces);
+        let twin = mine.iter().filter_map(|id| self.position(*id)).find(|at| Some(*at) != own);
         let outcome = self.decide(class, user, &mine, terms);
         if outcome.is_err() && !force {
             return (false, outcome.err());
@@ -307,6 +355,7 @@ fn step() -> impl Strategy<Value = Step> {
             -1_500i64..0, 1i64..2_000, Just(1_000), Just(30_000), Just(3_600_000),
             Just(40_000_000), Just(86_400_000), Just(4 * 86_400_000),
         ].prop_map(Step::Wait),
+        2 => prop_oneof![-1_001i64..1_001, -1i64..2].prop_map(Step::WaitForExpiry),
         1 => (0..terms().len()).prop_map(Step::Terms),
         1 => Just(Step::Sweep),
     ]
@@ -367,6 +416,7 @@ impl Run {
                 };
                 let real = self.real.admit(request, terms, now);
                 let replaces = own.as_ref().map(|own| own.id().0);
+                let expected_usage = self.model.usage(step, replaces);
                 let (admitted, reason) = self.model.admit(step, replaces, terms, self.admitted + 1);
                 match real {
                     Ok(seat) => {
@@ -374,13 +424,14 @@ impl Run {
                         assert_eq!(seat.observed(), reason);
                         self.admitted += 1;
                         assert_eq!(seat.id(), SeatId(self.admitted));
-                        // Its own seat is void now, so dropping it frees nothing.
-                        drop(own);
+                        // Its own seat is void from here on, whatever is done with it.
+                        self.leases.extend(own);
                         self.leases.push(seat);
                     }
                     Err(refusal) => {
                         assert!(!admitted, "refused for {:?}", refusal.reason);
                         assert_eq!(Some(refusal.reason), reason);
+                        assert_eq!(refusal.usage, expected_usage);
                         self.leases.extend(own);
                     }
                 }
@@ -441,6 +492,11 @@ impl Run {
             }
             Step::Wait(ms) => {
                 self.now_ms = (self.now_ms + ms).max(self.latest_ms - 2_000);
+                self.latest_ms = self.latest_ms.max(self.now_ms);
+            }
+            Step::WaitForExpiry(ms) => {
+                let expiry = self.now_ms / 86_400_000 * 86_400_000 + 86_399_000;
+                self.now_ms = (expiry + ms).max(self.latest_ms - 2_000);
                 self.latest_ms = self.latest_ms.max(self.now_ms);
             }
             Step::Terms(number) => self.current = *number,
@@ -516,6 +572,8 @@ impl Run {
         assert_eq!(shown == self.shown.0, version == self.shown.1, "version against lists");
         self.shown = (shown, version);
 
+        let sessions = model.seats.iter().filter(|seat| seat.session.is_some()).count();
+        assert_eq!(self.real.sessions(), sessions);
         for lease in &self.leases {
             assert_eq!(lease.close_reason(), model.asked(lease.id().0));
         }
@@ -523,7 +581,7 @@ impl Run {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1_500, ..ProptestConfig::default() })]
 
     #[test]
     fn the_ledger_is_the_naive_one(
