@@ -194,6 +194,7 @@ where
             }
             PumpEvent::Broken(Peer::Server, error) => {
                 tracing::debug!(%error, "the document server is gone");
+                self.session.end();
                 let _ = timeout(LINGER, self.pump.finish(Peer::Client)).await;
                 Some(End::ServerLost)
             }
@@ -226,6 +227,7 @@ where
             }
             Verdict::Refuse(report, code) => {
                 self.report(&report);
+                self.session.end();
                 self.dismiss(code).await;
                 return Some(End::Refused);
             }
@@ -255,9 +257,10 @@ where
 
     async fn on_violation(&mut self, violation: Violation) -> End {
         tracing::info!(%violation, "the client broke the protocol");
+        self.session.end();
         match violation {
             Violation::Frame(error) => self.farewell(&[], error.close_code()).await,
-            Violation::Ambiguous | Violation::HeldTooLong => {
+            Violation::Ambiguous | Violation::HeldTooLong | Violation::NoBudget => {
                 self.dismiss(DisconnectCode::AccessDenied).await;
             }
         }
@@ -266,6 +269,9 @@ where
 
     /// One stream is at its end: the other side gets the rest, and its own chance to finish.
     async fn finish_after(&mut self, from: Peer) -> End {
+        if from == Peer::Server {
+            self.session.end();
+        }
         let to = from.other();
         let finishing = async {
             if self.pump.finish(to).await.is_err() {
@@ -329,6 +335,7 @@ where
         let tenant = &self.tenant.name;
         self.shared.metrics.count_admission(tenant, report.class, outcome, report.reason);
         tracing::info!(
+            tenant = &**tenant,
             document = %report.document,
             user = %report.user,
             class = report.class.label(),

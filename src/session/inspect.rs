@@ -4,8 +4,13 @@
 //! once and unchanged. A message that may be an `auth` (or the server's reply to one) is withheld
 //! until it is whole and somebody has decided about it. Nothing that follows overtakes it.
 
+mod held;
+#[cfg(test)]
+mod tests;
+
 use std::ops::Range;
 
+use self::held::Held;
 use crate::wire::packet::{EventType, MessageKind};
 use crate::wire::scan::{MessageScanner, Progress};
 use crate::wire::websocket::{
@@ -18,6 +23,9 @@ pub const MESSAGE_LIMIT: u64 = 100_000_000;
 /// The most bytes of one direction that wait for a decision. The document server takes an `auth`
 /// of 5 MB; real ones have about 1 kB.
 pub const HOLD_LIMIT: usize = 8 * 1024 * 1024;
+
+/// The most bytes that wait on all connections of the process together.
+pub const HOLD_BUDGET: usize = 256 * 1024 * 1024;
 
 /// Payload bytes that are unmasked and looked at in one step.
 const PIECE: usize = 4096;
@@ -55,6 +63,8 @@ pub enum Violation {
     Ambiguous,
     #[error("more than {HOLD_LIMIT} bytes would wait for a decision")]
     HeldTooLong,
+    #[error("too many bytes wait for decisions on all connections together")]
+    NoBudget,
 }
 
 /// How the open message is treated.
@@ -81,7 +91,7 @@ pub struct Inspector {
     /// Whether the open message is a text message.
     reading_text: bool,
     /// Raw bytes that are withheld, in order.
-    held: Vec<u8>,
+    held: Held,
     /// The unmasked text of the withheld message so far.
     text: Vec<u8>,
     /// Raw bytes that were withheld and may now pass, before the present input's.
@@ -98,7 +108,7 @@ impl Inspector {
             treatment: Treatment::Pass,
             frame: None,
             reading_text: false,
-            held: Vec::new(),
+            held: Held::default(),
             text: Vec::new(),
             released: Vec::new(),
         }
@@ -150,7 +160,7 @@ impl Inspector {
         }
         let pass = 0..hold.unwrap_or(at);
         if let Some(withheld) = input.get(pass.end..at) {
-            self.withhold(withheld)?;
+            self.held.extend(withheld)?;
         }
         Ok(Flow { taken: at, pass, event })
     }
@@ -168,7 +178,7 @@ impl Inspector {
     /// Lets the withheld message pass, byte for byte.
     pub fn pass_held(&mut self) {
         self.end_hold();
-        append(&mut self.released, &mut self.held);
+        self.held.move_to(&mut self.released);
     }
 
     /// Lets `text` pass in place of the withheld message, in one frame.
@@ -179,7 +189,7 @@ impl Inspector {
             Sender::Server => None,
         };
         self.end_hold();
-        self.held = Vec::new();
+        self.held = Held::default();
         write_frame(&mut self.released, Opcode::Text, mask, text);
     }
 
@@ -309,24 +319,6 @@ impl Inspector {
 
     fn release(&mut self, hold: &mut Option<usize>) {
         *hold = None;
-        append(&mut self.released, &mut self.held);
-    }
-
-    fn withhold(&mut self, bytes: &[u8]) -> Result<(), Violation> {
-        if self.held.len() + bytes.len() > HOLD_LIMIT {
-            return Err(Violation::HeldTooLong);
-        }
-        self.held.extend_from_slice(bytes);
-        Ok(())
-    }
-}
-
-/// Moves all of `from` to the end of `to`, and gives `from`'s memory back.
-fn append(to: &mut Vec<u8>, from: &mut Vec<u8>) {
-    if to.is_empty() {
-        *to = std::mem::take(from);
-    } else {
-        to.append(from);
-        *from = Vec::new();
+        self.held.move_to(&mut self.released);
     }
 }
