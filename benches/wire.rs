@@ -70,10 +70,12 @@ fn auth(criterion: &mut Criterion) {
         });
     }
     if let Ok(AuthPacket::Auth(message)) = AuthMessage::parse(AUTH.as_bytes()) {
+        group.throughput(Throughput::Bytes(AUTH.len() as u64));
         group.bench_function("to_view_700B", |bencher| {
             bencher.iter(|| black_box(&message).to_view())
         });
     }
+    group.throughput(Throughput::Bytes(AUTH_REPLY.len() as u64));
     group.bench_function("reply_1100B", |bencher| {
         bencher.iter(|| {
             AuthReply::parse(black_box(AUTH_REPLY.as_bytes()))

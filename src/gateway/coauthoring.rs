@@ -194,6 +194,7 @@ where
             }
             PumpEvent::Broken(Peer::Server, error) => {
                 tracing::debug!(%error, "the document server is gone");
+                self.session.end();
                 let _ = timeout(LINGER, self.pump.finish(Peer::Client)).await;
                 Some(End::ServerLost)
             }
@@ -226,6 +227,7 @@ where
             }
             Verdict::Refuse(report, code) => {
                 self.report(&report);
+                self.session.end();
                 self.dismiss(code).await;
                 return Some(End::Refused);
             }
@@ -266,6 +268,9 @@ where
 
     /// One stream is at its end: the other side gets the rest, and its own chance to finish.
     async fn finish_after(&mut self, from: Peer) -> End {
+        if from == Peer::Server {
+            self.session.end();
+        }
         let to = from.other();
         let finishing = async {
             if self.pump.finish(to).await.is_err() {

@@ -318,6 +318,20 @@ fn upstream_refusal(status: StatusCode, message: &str, session: &Session) -> Ans
     Answer::refusal(status, error, message, &session.req_header().headers)
 }
 
+/// Why a request to the co-authoring service cannot be judged, in the words of an Engine.IO
+/// server. Another protocol version reads packets in another way than the gateway does.
+fn engine_refusal(request: &RequestHeader) -> Option<&'static str> {
+    let query = request.uri.query().unwrap_or_default();
+    let mut versions = query.split('&').filter_map(|pair| pair.strip_prefix("EIO="));
+    if !handshake::is_websocket(request) {
+        return Some(r#"{"code":0,"message":"Transport unknown"}"#);
+    }
+    if versions.any(|version| version != "4") {
+        return Some(r#"{"code":5,"message":"Unsupported protocol version"}"#);
+    }
+    None
+}
+
 /// The path without the query, which may hold tokens.
 fn path_for_log(session: &Session) -> String {
     String::from_utf8_lossy(&target_path(session.req_header())).into_owned()
@@ -395,16 +409,15 @@ impl ProxyHttp for Gateway {
             Route::Command if command::takes(request) => {
                 self.command(session, context, &tenant).await
             }
-            Route::Coauthoring if handshake::is_websocket(request) => {
-                self.tunnel(session, context, &tenant).await
-            }
-            Route::Coauthoring => {
-                // What a Socket.IO server without the polling transport says.
-                let mut answer = Answer::json(r#"{"code":0,"message":"Transport unknown"}"#);
-                answer.status = StatusCode::BAD_REQUEST;
-                answer.send(session).await?;
-                Ok(true)
-            }
+            Route::Coauthoring => match engine_refusal(request) {
+                None => self.tunnel(session, context, &tenant).await,
+                Some(refusal) => {
+                    let mut answer = Answer::json(refusal);
+                    answer.status = StatusCode::BAD_REQUEST;
+                    answer.send(session).await?;
+                    Ok(true)
+                }
+            },
             Route::Forward | Route::Guarded if handshake::is_websocket(request) => {
                 self.tunnel(session, context, &tenant).await
             }

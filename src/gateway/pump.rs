@@ -276,6 +276,8 @@ impl Lane {
     ) -> Poll<PumpEvent> {
         let to = from.other();
         loop {
+            // What an answered event set free.
+            self.backlog.append(inspect.released(from));
             if let Err(error) = ready!(self.poll_flush(sink, context)) {
                 return Poll::Ready(PumpEvent::Broken(to, error));
             }

@@ -10,6 +10,8 @@
 //! - a reply with `result` 1 passes only to a connection that was judged and holds what it needs.
 
 pub mod inspect;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -320,6 +322,12 @@ impl Session {
         if editing && self.pending.is_empty() && !self.overlapped {
             self.holding = Holding::Viewer(ledger.viewer(terms.tenant));
         }
+    }
+
+    /// The document server ended the session: whatever was held is free.
+    pub fn end(&mut self) {
+        self.pending.clear();
+        self.holding = Holding::Nothing;
     }
 }
 
