@@ -129,9 +129,9 @@ impl Setup {
                 set(&mut config, path, value);
             }
         }
-        let licences: Vec<Table> = self.licences.iter().map(|licence| licence.0.clone()).collect();
+        let licences = self.licences.iter().map(|licence| Value::Table(licence.0.clone()));
         let mut licence_file = Table::new();
-        licence_file.insert("licence".to_owned(), Value::try_from(licences).expect("tables"));
+        licence_file.insert("licence".to_owned(), Value::Array(licences.collect()));
         let write = |name: &str, table: &Table| {
             let path = folder.join(name);
             fs::write(&path, toml::to_string(table).expect("TOML")).expect("a file is written");
