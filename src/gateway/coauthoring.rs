@@ -257,9 +257,10 @@ where
 
     async fn on_violation(&mut self, violation: Violation) -> End {
         tracing::info!(%violation, "the client broke the protocol");
+        self.session.end();
         match violation {
             Violation::Frame(error) => self.farewell(&[], error.close_code()).await,
-            Violation::Ambiguous | Violation::HeldTooLong => {
+            Violation::Ambiguous | Violation::HeldTooLong | Violation::NoBudget => {
                 self.dismiss(DisconnectCode::AccessDenied).await;
             }
         }
@@ -334,6 +335,7 @@ where
         let tenant = &self.tenant.name;
         self.shared.metrics.count_admission(tenant, report.class, outcome, report.reason);
         tracing::info!(
+            tenant = &**tenant,
             document = %report.document,
             user = %report.user,
             class = report.class.label(),

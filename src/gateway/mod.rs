@@ -10,6 +10,7 @@
 //! | [`upstream`] | which document server, and whether it is well |
 //! | [`command`] | the command service |
 //! | [`handshake`], [`pump`] | WebSockets: the handshake, and the loop between two streams |
+//! | [`tunnel`] | a WebSocket's own task, out of Pingora's hands |
 //! | [`coauthoring`] | a co-authoring connection: the session's verdicts carried out |
 //! | [`exchange`] | requests that Pingora's proxy does not carry |
 //! | [`answer`] | answers of the gateway's own |
@@ -25,4 +26,5 @@ pub mod proxy;
 pub mod pump;
 pub mod route;
 pub mod site;
+pub mod tunnel;
 pub mod upstream;

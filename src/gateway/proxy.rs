@@ -5,29 +5,23 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use http::StatusCode;
 use pingora::connectors::http::Connector;
 use pingora::http::RequestHeader;
 use pingora::modules::http::HttpModules;
-use pingora::protocols::Stream;
-use pingora::protocols::http::ServerSession;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType};
-use tokio::io::AsyncWriteExt;
-use tokio::time::timeout;
 
 use super::answer::Answer;
 use super::caller::Caller;
-use super::coauthoring::Connection;
 use super::command;
 use super::exchange;
 use super::front;
 use super::handshake::{self, HandshakeError};
-use super::pump::{Peer, Pump, PumpEvent, Transparent};
 use super::route::{Route, forward_target, target_path};
 use super::site::{Busy, Shared, Tenant};
+use super::tunnel::{Tunnel, take_stream};
 use super::upstream::balance_key;
 use crate::ops::metrics::UpstreamFailure;
 
@@ -36,9 +30,6 @@ const CLIENT_STALL: Duration = Duration::from_secs(60);
 
 /// How long the document server may take to answer a WebSocket handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How long a WebSocket that is none of the co-authoring service may be idle.
-const TUNNEL_IDLE: Duration = Duration::from_secs(3600);
 
 /// The most servers that a request is offered to when connecting fails.
 const MAX_TRIES: usize = 3;
@@ -186,74 +177,6 @@ impl Gateway {
         // A task of its own is a third of the size of Pingora's for a request.
         tokio::spawn(tunnel.run(client, stream));
         Ok(true)
-    }
-}
-
-/// A WebSocket whose handshake with the document server is done.
-struct Tunnel {
-    shared: Arc<Shared>,
-    tenant: Arc<Tenant>,
-    address: IpAddr,
-    inspected: bool,
-    head: Vec<u8>,
-    early: Bytes,
-    busy: Busy,
-}
-
-impl Tunnel {
-    async fn run(self, mut client: Stream, server: tokio::net::TcpStream) {
-        let greeting = async {
-            client.write_all(&self.head).await?;
-            client.flush().await
-        };
-        if !matches!(timeout(CLIENT_STALL, greeting).await, Ok(Ok(()))) {
-            return;
-        }
-        let Self { shared, tenant, address, inspected, early, busy, .. } = self;
-        if inspected {
-            Connection { shared, tenant, address, early }.run(client, server).await;
-        } else {
-            run_transparent(shared, client, server, &early).await;
-        }
-        drop(busy);
-    }
-}
-
-/// Carries a WebSocket that is none of the co-authoring service's.
-async fn run_transparent(
-    shared: Arc<Shared>,
-    client: Stream,
-    server: tokio::net::TcpStream,
-    early: &[u8],
-) {
-    let mut pump = Pump::new(client, server, Transparent::default(), early, TUNNEL_IDLE);
-    let mut draining = shared.draining.subscribe();
-    let event = tokio::select! {
-        event = pump.next() => event,
-        _ = draining.wait_for(|draining| *draining) => return,
-    };
-    if let PumpEvent::Ended(from) = event {
-        let rest = async {
-            if pump.finish(from.other()).await.is_ok() {
-                pump.next().await;
-            }
-        };
-        let _ = timeout(CLIENT_STALL, rest).await;
-        let _ = timeout(CLIENT_STALL, pump.finish(Peer::Client)).await;
-    }
-}
-
-/// Takes the client's stream away from Pingora, which is left with one that is closed.
-fn take_stream(session: &mut Session) -> pingora::Result<Stream> {
-    let (closed, _) = tokio::io::duplex(1);
-    let left = ServerSession::new_http1(Box::new(closed));
-    let taken = std::mem::replace(&mut *session.downstream_session, left);
-    session.set_keepalive(None);
-    match taken {
-        ServerSession::H1(http1) => Ok(http1.into_inner()),
-        ServerSession::H2(_) | ServerSession::Subrequest(_) | ServerSession::Custom(_) => {
-            Error::e_explain(ErrorType::InternalError, "a WebSocket that is not over HTTP/1.1")
-        }
     }
 }
 

@@ -59,8 +59,8 @@ impl CloseFlag {
             CloseReason::Operator => 1,
             CloseReason::Superseded => 2,
         };
-        // A seat that was superseded stays so; otherwise the last word counts.
-        self.reason.fetch_max(value, Ordering::AcqRel);
+        // Superseding is the last word: the ledger has let go of the seat then.
+        self.reason.store(value, Ordering::Release);
         self.asked.notify_waiters();
     }
 

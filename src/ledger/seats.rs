@@ -367,6 +367,12 @@ impl LicenceSeats {
         self.state.lock().users.of(class).len()
     }
 
+    /// Sessions in memory.
+    #[cfg(test)]
+    pub(super) fn sessions(&self) -> usize {
+        self.state.lock().sessions()
+    }
+
     /// Keyed at random: user ids come from outside.
     #[expect(clippy::cast_possible_truncation, reason = "half of a hash is a hash")]
     fn hash_user(&self, user: &str) -> u32 {

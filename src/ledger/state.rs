@@ -218,6 +218,12 @@ impl State {
         }
     }
 
+    /// Sessions that can be found.
+    #[cfg(test)]
+    pub(super) fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
     fn forget_session(&mut self, id: SeatId, session: Option<&Session>) {
         if let Some(session) = session
             && self.sessions.get(&session.key) == Some(&id)

@@ -76,6 +76,7 @@ impl<V: Default> Table<V> {
     }
 
     /// Keys that are there.
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.len
     }

@@ -248,9 +248,10 @@ impl UserSet {
             }
             let row = self.hand;
             self.hand += 1;
-            let expired = self.table.get(row).is_some_and(|(_, found)| {
-                found.holders == 0 && found.expires != NEVER && found.expires <= due
-            });
+            let expired = self
+                .table
+                .get(row)
+                .is_some_and(|(_, found)| found.expires != NEVER && found.expires <= due);
             if expired {
                 self.change(row, |found| found.expires = NEVER);
                 self.clear_if_unused(row);

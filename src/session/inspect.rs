@@ -4,8 +4,13 @@
 //! once and unchanged. A message that may be an `auth` (or the server's reply to one) is withheld
 //! until it is whole and somebody has decided about it. Nothing that follows overtakes it.
 
+mod held;
+#[cfg(test)]
+mod tests;
+
 use std::ops::Range;
 
+use self::held::Held;
 use crate::wire::packet::{EventType, MessageKind};
 use crate::wire::scan::{MessageScanner, Progress};
 use crate::wire::websocket::{
@@ -18,6 +23,9 @@ pub const MESSAGE_LIMIT: u64 = 100_000_000;
 /// The most bytes of one direction that wait for a decision. The document server takes an `auth`
 /// of 5 MB; real ones have about 1 kB.
 pub const HOLD_LIMIT: usize = 8 * 1024 * 1024;
+
+/// The most bytes that wait on all connections of the process together.
+pub const HOLD_BUDGET: usize = 256 * 1024 * 1024;
 
 /// Payload bytes that are unmasked and looked at in one step.
 const PIECE: usize = 4096;
@@ -55,6 +63,8 @@ pub enum Violation {
     Ambiguous,
     #[error("more than {HOLD_LIMIT} bytes would wait for a decision")]
     HeldTooLong,
+    #[error("too many bytes wait for decisions on all connections together")]
+    NoBudget,
 }
 
 /// How the open message is treated.
@@ -81,7 +91,7 @@ pub struct Inspector {
     /// Whether the open message is a text message.
     reading_text: bool,
     /// Raw bytes that are withheld, in order.
-    held: Vec<u8>,
+    held: Held,
     /// The unmasked text of the withheld message so far.
     text: Vec<u8>,
     /// Raw bytes that were withheld and may now pass, before the present input's.
@@ -98,7 +108,7 @@ impl Inspector {
             treatment: Treatment::Pass,
             frame: None,
             reading_text: false,
-            held: Vec::new(),
+            held: Held::default(),
             text: Vec::new(),
             released: Vec::new(),
         }
@@ -150,7 +160,7 @@ impl Inspector {
         }
         let pass = 0..hold.unwrap_or(at);
         if let Some(withheld) = input.get(pass.end..at) {
-            self.withhold(withheld)?;
+            self.held.extend(withheld)?;
         }
         Ok(Flow { taken: at, pass, event })
     }
@@ -168,7 +178,7 @@ impl Inspector {
     /// Lets the withheld message pass, byte for byte.
     pub fn pass_held(&mut self) {
         self.end_hold();
-        append(&mut self.released, &mut self.held);
+        self.held.move_to(&mut self.released);
     }
 
     /// Lets `text` pass in place of the withheld message, in one frame.
@@ -179,7 +189,7 @@ impl Inspector {
             Sender::Server => None,
         };
         self.end_hold();
-        self.held = Vec::new();
+        self.held = Held::default();
         write_frame(&mut self.released, Opcode::Text, mask, text);
     }
 
@@ -309,267 +319,6 @@ impl Inspector {
 
     fn release(&mut self, hold: &mut Option<usize>) {
         *hold = None;
-        append(&mut self.released, &mut self.held);
-    }
-
-    fn withhold(&mut self, bytes: &[u8]) -> Result<(), Violation> {
-        if self.held.len() + bytes.len() > HOLD_LIMIT {
-            return Err(Violation::HeldTooLong);
-        }
-        self.held.extend_from_slice(bytes);
-        Ok(())
-    }
-}
-
-/// Moves all of `from` to the end of `to`, and gives `from`'s memory back.
-fn append(to: &mut Vec<u8>, from: &mut Vec<u8>) {
-    if to.is_empty() {
-        *to = std::mem::take(from);
-    } else {
-        to.append(from);
-        *from = Vec::new();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const AUTH: &str = r#"42["message",{"type":"auth","docid":"k","token":"t","user":{"id":"u"}}]"#;
-    const CURSOR: &str = r#"42["message",{"type":"cursor","cursor":"10;AgAAAA=="}]"#;
-
-    /// A message in frames cut at the given places.
-    fn frames(sender: Sender, opcode: Opcode, text: &[u8], cuts: &[usize]) -> Vec<u8> {
-        let mask = (sender == Sender::Client).then_some([9, 8, 7, 6]);
-        let mut out = Vec::new();
-        let mut ends: Vec<usize> = cuts.iter().map(|cut| cut % (text.len() + 1)).collect();
-        ends.sort_unstable();
-        ends.push(text.len());
-        let mut start = 0;
-        let last = ends.len() - 1;
-        for (index, end) in ends.into_iter().enumerate() {
-            let at = out.len();
-            write_frame(&mut out, opcode, mask, &text[start..end]);
-            if index > 0 {
-                out[at] &= 0xF0;
-            }
-            if index < last {
-                out[at] &= 0x7F;
-            }
-            start = end;
-        }
-        out
-    }
-
-    fn frame(text: &str) -> Vec<u8> {
-        frames(Sender::Client, Opcode::Text, text.as_bytes(), &[])
-    }
-
-    /// Shows `bytes` in chunks; returns what passed and what happened. Each `auth` passes.
-    fn run(
-        inspector: &mut Inspector,
-        bytes: &[u8],
-        chunks: &[usize],
-    ) -> Result<(Vec<u8>, Vec<(usize, Event)>), Violation> {
-        let mut passed = Vec::new();
-        let mut events = Vec::new();
-        let mut ends: Vec<usize> = chunks.iter().map(|cut| cut % (bytes.len() + 1)).collect();
-        ends.sort_unstable();
-        ends.push(bytes.len());
-        let mut start = 0;
-        for end in ends {
-            let mut chunk = &bytes[start..end];
-            start = end;
-            loop {
-                let flow = inspector.inspect(chunk)?;
-                passed.append(inspector.released());
-                passed.extend_from_slice(&chunk[flow.pass.clone()]);
-                assert!(flow.pass.end <= flow.taken);
-                chunk = &chunk[flow.taken..];
-                let Some(event) = flow.event else { break };
-                events.push((passed.len(), event));
-                if event == Event::Auth {
-                    inspector.pass_held();
-                }
-            }
-        }
-        passed.append(inspector.released());
-        Ok((passed, events))
-    }
-
-    #[test]
-    fn what_does_not_matter_passes_at_once() {
-        let mut inspector = Inspector::new(Sender::Client);
-        for text in ["3", CURSOR, "40{}", r#"42["message",{"type":"saveChanges","changes":"["#] {
-            let bytes = frame(text);
-            let flow = inspector.inspect(&bytes);
-            if text.ends_with('[') {
-                assert_eq!(flow, Err(Violation::Ambiguous), "an event that never ends");
-            } else {
-                let expected = Flow { taken: bytes.len(), pass: 0..bytes.len(), event: None };
-                assert_eq!(flow, Ok(expected), "{text}");
-            }
-        }
-    }
-
-    #[test]
-    fn an_auth_waits_and_nothing_overtakes_it() {
-        let mut inspector = Inspector::new(Sender::Client);
-        let auth = frame(AUTH);
-        let bytes = [frame("3"), auth.clone(), frame(CURSOR)].concat();
-        let before = frame("3").len();
-        let flow = inspector.inspect(&bytes).unwrap();
-        assert_eq!(flow.event, Some(Event::Auth));
-        assert_eq!((flow.pass, flow.taken), (0..before, before + auth.len()));
-        assert_eq!(inspector.text(), AUTH.as_bytes());
-        inspector.pass_held();
-        assert_eq!(*inspector.released(), auth);
-    }
-
-    #[test]
-    fn a_replaced_auth_is_one_masked_frame() {
-        let mut inspector = Inspector::new(Sender::Client);
-        let bytes = frames(Sender::Client, Opcode::Text, AUTH.as_bytes(), &[3, 20]);
-        assert_eq!(inspector.inspect(&bytes).unwrap().event, Some(Event::Auth));
-        inspector.replace_held(b"42[\"other\"]");
-        let replaced = std::mem::take(inspector.released());
-        let mut second = Inspector::new(Sender::Client);
-        let flow = second.inspect(&replaced).unwrap();
-        assert_eq!(flow, Flow { taken: replaced.len(), pass: 0..replaced.len(), event: None });
-    }
-
-    #[test]
-    fn goodbyes_and_giving_up_are_told() {
-        let close = r#"42["message",{"type":"close"}]"#;
-        let binary_close = r#"451-["message",{"type":"close","x":{"_placeholder":true,"num":0}}]"#;
-        for (text, expected) in [
-            ("41", Some(Event::Goodbye)),
-            (close, Some(Event::GaveUpEditing)),
-            (binary_close, None),
-            ("1", None),
-        ] {
-            let flow = Inspector::new(Sender::Client).inspect(&frame(text)).unwrap();
-            assert_eq!(flow.event, expected, "{text}");
-        }
-        let mut bytes = Vec::new();
-        write_frame(&mut bytes, Opcode::Close, Some([1; 4]), &[]);
-        let flow = Inspector::new(Sender::Client).inspect(&bytes).unwrap();
-        assert_eq!((flow.event, flow.pass), (Some(Event::Goodbye), 0..bytes.len()));
-    }
-
-    #[test]
-    fn an_ambiguous_message_never_passes_whole() {
-        let twice = r#"42["message",{"type":"cursor","x":1,"type":"auth"}]"#;
-        assert_eq!(
-            Inspector::new(Sender::Client).inspect(&frame(twice)),
-            Err(Violation::Ambiguous)
-        );
-        // In two pieces: the first may pass, the last must not.
-        let bytes = frame(twice);
-        let mut inspector = Inspector::new(Sender::Client);
-        let cut = bytes.len() - 18;
-        assert!(inspector.inspect(&bytes[..cut]).is_ok_and(|flow| flow.pass.end <= cut));
-        assert_eq!(inspector.inspect(&bytes[cut..]), Err(Violation::Ambiguous));
-    }
-
-    #[test]
-    fn what_waits_is_bounded() {
-        let mut inspector = Inspector::new(Sender::Client);
-        let text = format!(r#"42["message",{{"x":"{}"}}]"#, "y".repeat(HOLD_LIMIT + 100_000));
-        let bytes = frame(&text);
-        let refused = bytes.chunks(60_000).find_map(|chunk| inspector.inspect(chunk).err());
-        assert_eq!(refused, Some(Violation::HeldTooLong));
-        // The same bytes after a type that is known not to matter are nobody's business.
-        let text =
-            format!(r#"42["message",{{"type":"z","x":"{}"}}]"#, "y".repeat(HOLD_LIMIT + 100_000));
-        let bytes = frame(&text);
-        let mut inspector = Inspector::new(Sender::Client);
-        for chunk in bytes.chunks(60_000) {
-            inspector.inspect(chunk).unwrap();
-            assert!(inspector.held.len() < 64, "nothing is kept");
-        }
-    }
-
-    #[test]
-    fn our_words_fit_between_the_servers() {
-        let mut inspector = Inspector::new(Sender::Server);
-        assert!(inspector.at_message_boundary());
-        let message = frames(Sender::Server, Opcode::Text, CURSOR.as_bytes(), &[40]);
-        for cut in 1..message.len() {
-            let mut inspector = Inspector::new(Sender::Server);
-            let flow = inspector.inspect(&message[..cut]).unwrap();
-            let passed_part = flow.pass.end > 0 && flow.pass.end < message.len();
-            assert_eq!(inspector.at_message_boundary(), !passed_part, "{cut}");
-        }
-        inspector.inspect(&message).unwrap();
-        assert!(inspector.at_message_boundary());
-    }
-
-    proptest! {
-        #[test]
-        fn any_chunking_passes_the_same_bytes_and_events(
-            messages in prop::collection::vec(
-                (
-                    prop_oneof![
-                        Just(AUTH.as_bytes().to_vec()),
-                        Just(CURSOR.as_bytes().to_vec()),
-                        Just(b"41".to_vec()),
-                        Just(b"3".to_vec()),
-                        prop::collection::vec(any::<u8>(), 0..40),
-                    ],
-                    any::<bool>(),
-                    prop::collection::vec(any::<usize>(), 0..3),
-                ),
-                1..6,
-            ),
-            chunks in prop::collection::vec(any::<usize>(), 0..12),
-            client in any::<bool>(),
-        ) {
-            let sender = if client { Sender::Client } else { Sender::Server };
-            let bytes: Vec<u8> = messages
-                .iter()
-                .flat_map(|(text, binary, cuts)| {
-                    let opcode = if *binary { Opcode::Binary } else { Opcode::Text };
-                    frames(sender, opcode, text, cuts)
-                })
-                .collect();
-            let whole = run(&mut Inspector::new(sender), &bytes, &[]);
-            let pieces = run(&mut Inspector::new(sender), &bytes, &chunks);
-            match (whole, pieces) {
-                (Ok((passed, events)), Ok((passed_in_pieces, events_in_pieces))) => {
-                    prop_assert_eq!(&passed, &bytes);
-                    prop_assert_eq!(passed_in_pieces, bytes);
-                    prop_assert_eq!(events, events_in_pieces);
-                }
-                (Err(one), Err(other)) => prop_assert_eq!(one, other),
-                (one, other) => prop_assert!(false, "{one:?} {other:?}"),
-            }
-        }
-
-        #[test]
-        fn no_byte_of_an_auth_passes_before_the_verdict(
-            cuts in prop::collection::vec(any::<usize>(), 0..4),
-            chunks in prop::collection::vec(any::<usize>(), 0..10),
-        ) {
-            let before = frame(CURSOR);
-            let auth = frames(Sender::Client, Opcode::Text, AUTH.as_bytes(), &cuts);
-            let bytes = [before.clone(), auth].concat();
-            let mut inspector = Inspector::new(Sender::Client);
-            let (passed, events) =
-                run(&mut inspector, &bytes, &chunks).map_err(|e| TestCaseError::fail(e.to_string()))?;
-            prop_assert_eq!(events, vec![(before.len(), Event::Auth)]);
-            prop_assert_eq!(passed, bytes);
-        }
-
-        #[test]
-        fn arbitrary_bytes_never_panic(
-            bytes in prop::collection::vec(any::<u8>(), 0..400),
-            chunks in prop::collection::vec(any::<usize>(), 0..6),
-        ) {
-            let _ = run(&mut Inspector::new(Sender::Client), &bytes, &chunks);
-            let _ = run(&mut Inspector::new(Sender::Server), &bytes, &chunks);
-        }
+        self.held.move_to(&mut self.released);
     }
 }

@@ -1,17 +1,20 @@
 //! The ledger under test: the rules one by one, a model, and many threads.
 
+mod ends;
 mod model;
+mod naive;
 mod rules;
 mod threads;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::{Ledger, LicenceSeats, Occupant, Refusal, Seat, SeatRequest};
 use crate::admission::Reason;
-use crate::licence::tests::licence;
+use crate::licence::tests::{at, licence};
 use crate::licence::{Licence, Quota};
 use crate::seat::{SeatClass, SeatKind};
 
@@ -58,4 +61,25 @@ fn reason(outcome: Result<Seat, Refusal>) -> Option<Reason> {
 fn counted(seats: &LicenceSeats, class: SeatClass, now: Timestamp) -> Vec<(String, String)> {
     let list = seats.users(class, now);
     list.users.iter().map(|user| (user.user.to_string(), user.expires.to_string())).collect()
+}
+
+const EDITORS: SeatKind = SeatKind::EditorConnections;
+const VIEWERS: SeatKind = SeatKind::ViewerConnections;
+const EDITOR_USERS: SeatKind = SeatKind::EditorUsers;
+const VIEWER_USERS: SeatKind = SeatKind::ViewerUsers;
+const GRACE: Duration = Duration::from_secs(30);
+
+fn noon() -> Timestamp {
+    at("2026-07-07T12:00:00Z")
+}
+
+/// Opens and has the document server accept it.
+fn enter(seats: &Arc<LicenceSeats>, user: &str, session: &str, terms: &Licence) -> Seat {
+    let seat = seats.admit(open(EDITOR, user), Some(terms), noon()).unwrap();
+    let _ = seat.confirm(Some(session), Some(terms), noon());
+    seat
+}
+
+fn back<'a>(user: &'a str, session: &'a str) -> SeatRequest<'a> {
+    SeatRequest { session_id: Some(session), ..open(EDITOR, user) }
 }

@@ -1,264 +1,13 @@
-//! The ledger against a naive one: vectors that are scanned, rules straight from PRODUCT.md.
-
-use std::time::Duration;
+//! The ledger against the naive one under random histories.
 
 use proptest::prelude::*;
 
+use super::naive::{Model, Step};
 use super::*;
-use crate::ledger::{CloseReason, Phase, SeatId, UserRecord};
-use crate::licence::{Metering, Standing};
+use crate::ledger::{Phase, SeatId, UserRecord};
 
 /// Ten seconds before a midnight, so that histories cross it.
 const START_MS: i64 = 1_783_468_790_000;
-
-#[derive(Clone, Debug)]
-enum Step {
-    Admit { class: SeatClass, user: u8, session: Option<u8>, replaces: Option<usize>, force: bool },
-    Confirm { lease: usize, session: Option<u8>, store: bool },
-    Goodbye(usize),
-    Drop(usize),
-    Lost { lease: usize, grace_ms: u32 },
-    Close(u64),
-    ReleaseUser { class: SeatClass, user: u8 },
-    Load { class: SeatClass, user: u8, day: i64 },
-    Wait(i64),
-    Terms(usize),
-    Sweep,
-}
-
-#[derive(Debug)]
-struct ModelSeat {
-    id: u64,
-    class: SeatClass,
-    user: u8,
-    session: Option<u8>,
-    established: bool,
-    reserve: bool,
-    since_ms: i64,
-    until_ms: Option<i64>,
-}
-
-#[derive(Debug)]
-struct ModelUser {
-    class: SeatClass,
-    user: u8,
-    expires: i64,
-    stored: bool,
-}
-
-#[derive(Debug, Default)]
-struct Model {
-    seats: Vec<ModelSeat>,
-    users: Vec<ModelUser>,
-    asked: Vec<(u64, CloseReason)>,
-    now_ms: i64,
-}
-
-impl Model {
-    fn tick(&mut self, now_ms: i64) {
-        self.now_ms = now_ms;
-        self.seats.retain(|seat| seat.until_ms.is_none_or(|until| until > now_ms));
-    }
-
-    fn is_counted(&self, class: SeatClass, user: u8) -> bool {
-        self.counted(class).any(|found| found.user == user)
-    }
-
-    fn counted(&self, class: SeatClass) -> impl Iterator<Item = &ModelUser> {
-        let now_ms = self.now_ms;
-        self.users.iter().filter(move |u| u.class == class && u.expires * 1_000 > now_ms)
-    }
-
-    /// Users in reserve who are not counted, but for what these seats hold.
-    fn reserve(&self, class: SeatClass, without: &[u64]) -> Vec<u8> {
-        let mut reserve: Vec<u8> = self
-            .seats
-            .iter()
-            .filter(|s| s.class == class && s.reserve && !without.contains(&s.id))
-            .map(|s| s.user)
-            .filter(|user| !self.is_counted(class, *user))
-            .collect();
-        reserve.sort_unstable();
-        reserve.dedup();
-        reserve
-    }
-
-    fn decide(
-        &self,
-        class: SeatClass,
-        user: u8,
-        mine: &[u64],
-        terms: Option<&Licence>,
-    ) -> Result<(), Reason> {
-        let Some(terms) = terms else { return Err(Reason::LicenceMissing) };
-        match terms.standing(Timestamp::from_millisecond(self.now_ms).unwrap()) {
-            Standing::Valid => {}
-            Standing::NotStarted => return Err(Reason::LicenceNotStarted),
-            Standing::Expired => return Err(Reason::LicenceExpired),
-            Standing::Revoked => return Err(Reason::LicenceRevoked),
-        }
-        let quota = terms.quota;
-        if quota.users_count > 0 {
-            let (limit, reason) = match class {
-                EDITOR => (quota.users_count, Reason::Users),
-                LIVE => (quota.users_view_count, Reason::UsersView),
-            };
-            let known = self.is_counted(class, user) || self.reserve(class, &[]).contains(&user);
-            let taken = self.counted(class).count() + self.reserve(class, mine).len();
-            if known || taken < limit as usize { Ok(()) } else { Err(reason) }
-        } else {
-            let (limit, reason) = match class {
-                EDITOR => (quota.connections, Reason::Connections),
-                LIVE => (quota.connections_view, Reason::ConnectionsView),
-            };
-            let of_class = |mine_too: bool| {
-                let seats = self.seats.iter().filter(|s| s.class == class);
-                seats.filter(|s| mine.contains(&s.id) == mine_too).count()
-            };
-            if of_class(true) > 0 || of_class(false) < limit as usize {
-                Ok(())
-            } else {
-                Err(reason)
-            }
-        }
-    }
-
-    fn bind(&mut self, id: u64, user: u8, session: u8) {
-        for seat in &mut self.seats {
-            if seat.id == id {
-                seat.session = Some(session);
-            } else if seat.user == user && seat.session == Some(session) {
-                seat.session = None;
-            }
-        }
-    }
-
-    fn position(&self, id: u64) -> Option<usize> {
-        self.seats.iter().position(|seat| seat.id == id)
-    }
-
-    /// Everything but the number of the new seat, which is given.
-    fn admit(
-        &mut self,
-        step: &Step,
-        replaces: Option<u64>,
-        terms: Option<&Licence>,
-        id: u64,
-    ) -> (bool, Option<Reason>) {
-        let Step::Admit { class, user, session, force, .. } = step.clone() else { unreachable!() };
-        let own = replaces.and_then(|id| self.position(id));
-        let twin = self
-            .seats
-            .iter()
-            .position(|s| session.is_some() && s.session == session && s.user == user)
-            .filter(|found| Some(*found) != own);
-        let mine: Vec<u64> = [own, twin].iter().flatten().map(|at| self.seats[*at].id).collect();
-        let outcome = self.decide(class, user, &mine, terms);
-        if outcome.is_err() && !force {
-            return (false, outcome.err());
-        }
-        let own = own.map(|at| &self.seats[at]).filter(|own| own.user == user);
-        let twin = twin.map(|at| &self.seats[at]);
-        let seat = ModelSeat {
-            id,
-            class,
-            user,
-            session: session.or(own.and_then(|own| own.session)),
-            established: own.is_some_and(|s| s.established) || twin.is_some_and(|s| s.established),
-            reserve: terms.is_some_and(|terms| terms.quota.users_count > 0),
-            since_ms: twin.or(own).map_or(self.now_ms, |s| s.since_ms),
-            until_ms: None,
-        };
-        if let Some(twin) = twin {
-            self.asked.push((twin.id, CloseReason::Superseded));
-        }
-        self.seats.retain(|seat| !mine.contains(&seat.id));
-        let bound = seat.session;
-        self.seats.push(seat);
-        if let Some(session) = bound {
-            self.bind(id, user, session);
-        }
-        (true, outcome.err())
-    }
-
-    fn confirm(
-        &mut self,
-        id: u64,
-        session: Option<u8>,
-        terms: Option<&Licence>,
-    ) -> Option<(SeatClass, u8, i64)> {
-        let at = self.position(id)?;
-        let (class, user) = (self.seats[at].class, self.seats[at].user);
-        self.seats[at].established = true;
-        let reserve = std::mem::take(&mut self.seats[at].reserve);
-        if let Some(session) = session {
-            self.bind(id, user, session);
-        }
-        let quota = terms?.quota;
-        if !reserve || quota.metering() != Metering::Users {
-            return None;
-        }
-        let day = self.now_ms / 86_400_000 + i64::from(quota.users_expire_days);
-        self.count(class, user, day * 86_400 + 86_399)
-    }
-
-    fn count(&mut self, class: SeatClass, user: u8, expires: i64) -> Option<(SeatClass, u8, i64)> {
-        let now_ms = self.now_ms;
-        let known = self
-            .users
-            .iter_mut()
-            .find(|u| u.class == class && u.user == user && u.expires * 1_000 > now_ms);
-        if let Some(known) = known {
-            if expires > known.expires {
-                (known.expires, known.stored) = (expires, false);
-            }
-            return (!known.stored).then_some((class, user, known.expires));
-        }
-        if expires * 1_000 <= now_ms {
-            return None;
-        }
-        self.forget(class, user);
-        self.users.push(ModelUser { class, user, expires, stored: false });
-        Some((class, user, expires))
-    }
-
-    fn forget(&mut self, class: SeatClass, user: u8) {
-        self.users.retain(|u| u.class != class || u.user != user);
-    }
-
-    fn set_stored(&mut self, class: SeatClass, user: u8) {
-        for found in self.users.iter_mut().filter(|u| u.class == class && u.user == user) {
-            found.stored = true;
-        }
-    }
-
-    fn lose(&mut self, id: u64, grace_ms: u32) {
-        let Some(at) = self.position(id) else { return };
-        let closed = self.asked.contains(&(id, CloseReason::Operator));
-        let seat = &mut self.seats[at];
-        if seat.established && seat.session.is_some() && grace_ms > 0 && !closed {
-            seat.until_ms = Some(self.now_ms + i64::from(grace_ms));
-            seat.reserve = false;
-        } else {
-            self.seats.remove(at);
-        }
-    }
-
-    fn close(&mut self, id: u64) -> bool {
-        let Some(at) = self.position(id) else { return false };
-        if self.seats[at].until_ms.is_some() {
-            self.seats.remove(at);
-        } else {
-            self.asked.push((id, CloseReason::Operator));
-        }
-        true
-    }
-
-    fn asked(&self, id: u64) -> Option<CloseReason> {
-        let asked = |reason| self.asked.contains(&(id, reason)).then_some(reason);
-        asked(CloseReason::Superseded).or_else(|| asked(CloseReason::Operator))
-    }
-}
 
 fn terms() -> Vec<Option<Licence>> {
     let mixed = licence(Quota {
@@ -307,6 +56,7 @@ fn step() -> impl Strategy<Value = Step> {
             -1_500i64..0, 1i64..2_000, Just(1_000), Just(30_000), Just(3_600_000),
             Just(40_000_000), Just(86_400_000), Just(4 * 86_400_000),
         ].prop_map(Step::Wait),
+        2 => prop_oneof![-1_001i64..1_001, -1i64..2].prop_map(Step::WaitForExpiry),
         1 => (0..terms().len()).prop_map(Step::Terms),
         1 => Just(Step::Sweep),
     ]
@@ -367,6 +117,7 @@ impl Run {
                 };
                 let real = self.real.admit(request, terms, now);
                 let replaces = own.as_ref().map(|own| own.id().0);
+                let expected_usage = self.model.usage(step, replaces);
                 let (admitted, reason) = self.model.admit(step, replaces, terms, self.admitted + 1);
                 match real {
                     Ok(seat) => {
@@ -374,13 +125,14 @@ impl Run {
                         assert_eq!(seat.observed(), reason);
                         self.admitted += 1;
                         assert_eq!(seat.id(), SeatId(self.admitted));
-                        // Its own seat is void now, so dropping it frees nothing.
-                        drop(own);
+                        // Its own seat is void from here on, whatever is done with it.
+                        self.leases.extend(own);
                         self.leases.push(seat);
                     }
                     Err(refusal) => {
                         assert!(!admitted, "refused for {:?}", refusal.reason);
                         assert_eq!(Some(refusal.reason), reason);
+                        assert_eq!(refusal.usage, expected_usage);
                         self.leases.extend(own);
                     }
                 }
@@ -441,6 +193,11 @@ impl Run {
             }
             Step::Wait(ms) => {
                 self.now_ms = (self.now_ms + ms).max(self.latest_ms - 2_000);
+                self.latest_ms = self.latest_ms.max(self.now_ms);
+            }
+            Step::WaitForExpiry(ms) => {
+                let expiry = self.now_ms / 86_400_000 * 86_400_000 + 86_399_000;
+                self.now_ms = (expiry + ms).max(self.latest_ms - 2_000);
                 self.latest_ms = self.latest_ms.max(self.now_ms);
             }
             Step::Terms(number) => self.current = *number,
@@ -516,6 +273,8 @@ impl Run {
         assert_eq!(shown == self.shown.0, version == self.shown.1, "version against lists");
         self.shown = (shown, version);
 
+        let sessions = model.seats.iter().filter(|seat| seat.session.is_some()).count();
+        assert_eq!(self.real.sessions(), sessions);
         for lease in &self.leases {
             assert_eq!(lease.close_reason(), model.asked(lease.id().0));
         }
@@ -523,7 +282,7 @@ impl Run {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1_500, ..ProptestConfig::default() })]
 
     #[test]
     fn the_ledger_is_the_naive_one(

@@ -2,10 +2,8 @@
 
 use std::sync::Barrier;
 use std::thread;
-use std::time::Duration;
 
 use super::*;
-use crate::licence::tests::at;
 
 const THREADS: usize = 300;
 const SEATS: u32 = 50;

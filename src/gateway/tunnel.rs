@@ -1,0 +1,98 @@
+//! A WebSocket from the moment both handshakes are done: a task of its own, out of Pingora's hands.
+//!
+//! The client's stream is taken out of Pingora's session, and the request's task ends. What is
+//! left of a connection is its two sockets and the pump.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use pingora::protocols::Stream;
+use pingora::protocols::http::ServerSession;
+use pingora::proxy::Session;
+use pingora::{Error, ErrorType};
+use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
+
+use super::coauthoring::Connection;
+use super::pump::{Peer, Pump, PumpEvent, Transparent};
+use super::site::{Busy, Shared, Tenant};
+
+/// How long a client may take to take the handshake's answer, or the end of a tunnel.
+const CLIENT_STALL: Duration = Duration::from_secs(60);
+
+/// How long a WebSocket that is none of the co-authoring service may be idle.
+const TUNNEL_IDLE: Duration = Duration::from_secs(3600);
+
+/// A WebSocket whose handshake with the document server is done.
+pub struct Tunnel {
+    pub shared: Arc<Shared>,
+    pub tenant: Arc<Tenant>,
+    pub address: IpAddr,
+    pub inspected: bool,
+    pub head: Vec<u8>,
+    pub early: Bytes,
+    pub busy: Busy,
+}
+
+impl Tunnel {
+    /// Runs the tunnel to its end.
+    pub async fn run(self, mut client: Stream, server: tokio::net::TcpStream) {
+        let greeting = async {
+            client.write_all(&self.head).await?;
+            client.flush().await
+        };
+        if !matches!(timeout(CLIENT_STALL, greeting).await, Ok(Ok(()))) {
+            return;
+        }
+        let Self { shared, tenant, address, inspected, early, busy, .. } = self;
+        if inspected {
+            Connection { shared, tenant, address, early }.run(client, server).await;
+        } else {
+            run_transparent(shared, client, server, &early).await;
+        }
+        drop(busy);
+    }
+}
+
+/// Carries a WebSocket that is none of the co-authoring service's.
+async fn run_transparent(
+    shared: Arc<Shared>,
+    client: Stream,
+    server: tokio::net::TcpStream,
+    early: &[u8],
+) {
+    let mut pump = Pump::new(client, server, Transparent::default(), early, TUNNEL_IDLE);
+    let mut draining = shared.draining.subscribe();
+    let event = tokio::select! {
+        event = pump.next() => event,
+        _ = draining.wait_for(|draining| *draining) => return,
+    };
+    if let PumpEvent::Ended(from) = event {
+        let rest = async {
+            if pump.finish(from.other()).await.is_ok() {
+                pump.next().await;
+            }
+        };
+        let _ = timeout(CLIENT_STALL, rest).await;
+        let _ = timeout(CLIENT_STALL, pump.finish(Peer::Client)).await;
+    }
+}
+
+/// Takes the client's stream away from Pingora, which is left with one that is closed.
+///
+/// # Errors
+/// The client does not speak HTTP/1.1.
+pub fn take_stream(session: &mut Session) -> pingora::Result<Stream> {
+    let (closed, _) = tokio::io::duplex(1);
+    let left = ServerSession::new_http1(Box::new(closed));
+    let taken = std::mem::replace(&mut *session.downstream_session, left);
+    session.set_keepalive(None);
+    match taken {
+        ServerSession::H1(http1) => Ok(http1.into_inner()),
+        ServerSession::H2(_) | ServerSession::Subrequest(_) | ServerSession::Custom(_) => {
+            Error::e_explain(ErrorType::InternalError, "a WebSocket that is not over HTTP/1.1")
+        }
+    }
+}
