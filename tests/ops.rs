@@ -13,7 +13,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use support::gateway::{free_address, seatgate};
-use support::{Call, Gateway, LicenceFile, Open, Setup, StandIn, eventually};
+use support::{Call, Gateway, Heard, LicenceFile, Open, Setup, StandIn, eventually};
 
 #[tokio::test]
 async fn health_and_readiness() {
@@ -99,11 +99,20 @@ async fn metrics_have_the_promised_names() {
         let labels = [("tenant", "default"), ("kind", kind)];
         assert_eq!(value("seatgate_seats_limit", &labels), None, "{kind} is not limited");
     }
-    for (route, code) in [("forward", "200"), ("blocked", "403"), ("command", "200")] {
-        let labels = [("route", route), ("code", code)];
-        assert!(metrics.sum("seatgate_requests_total", &labels) >= 1.0, "{route} {code}");
+    // A request is counted when it is over, which may be a moment after its answer.
+    let requests: [&[(&str, &str)]; 4] = [
+        &[("route", "forward"), ("code", "200")],
+        &[("route", "blocked"), ("code", "403")],
+        &[("route", "command"), ("code", "200")],
+        &[("route", "doc")],
+    ];
+    for labels in requests {
+        eventually(&format!("{labels:?} is counted"), async || {
+            let counted = gateway.metrics().await.sum("seatgate_requests_total", labels);
+            (counted >= 1.0).then_some(())
+        })
+        .await;
     }
-    assert!(metrics.sum("seatgate_requests_total", &[("route", "doc")]) >= 1.0);
 }
 
 #[tokio::test]
@@ -161,6 +170,46 @@ async fn it_stops_when_asked() {
     let status = gateway.stop().await;
     assert!(status.success(), "{status}");
     assert!(Call::get("/x").try_send(gateway.addr).await.is_err(), "the listener is closed");
+}
+
+#[tokio::test]
+async fn it_stops_while_somebody_edits() {
+    let server = StandIn::start().await;
+    let mut gateway = Gateway::before(&server).await;
+    let mut editor = gateway.admit(&Open::editor("d", "one")).await;
+    gateway.signal("TERM");
+    let heard = editor.hear_out().await;
+    assert_eq!(heard, [Heard::Close(Some(1001)), Heard::End], "the editor may come back");
+    assert!(gateway.stop().await.success());
+}
+
+#[tokio::test]
+async fn a_reload_takes_what_is_good_and_keeps_everybody() {
+    let server = StandIn::start().await;
+    let gateway = Gateway::connections(&server, 1, 0).await;
+    let mut editor = gateway.admit(&Open::editor("d", "one")).await;
+    gateway.refuse(&Open::editor("d", "two")).await;
+    let file = gateway.folder().join("licences.toml");
+    let licences = std::fs::read_to_string(&file).unwrap();
+    let reloaded = |value: f64| {
+        let gateway = &gateway;
+        eventually("the reload is over", async move || {
+            let metrics = gateway.metrics().await;
+            let shown = metrics.get("seatgate_config_last_reload_successful", &[]);
+            (shown == Some(value)).then_some(())
+        })
+    };
+    // A bad configuration is refused whole.
+    std::fs::write(&file, licences.replace("connections = 1", "connections = -1")).unwrap();
+    gateway.signal("HUP");
+    reloaded(0.0).await;
+    gateway.refuse(&Open::editor("d", "two")).await;
+    std::fs::write(&file, licences.replace("connections = 1", "connections = 2")).unwrap();
+    gateway.signal("HUP");
+    reloaded(1.0).await;
+    let _two = gateway.admit(&Open::editor("d", "two")).await;
+    editor.say(&serde_json::json!({"type": "isSaveLock", "syncChangesIndex": 0})).await;
+    editor.hear_message("saveLock").await;
 }
 
 #[tokio::test]

@@ -7,9 +7,10 @@ mod support;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use support::editor::Dial;
+use support::editor::{Dial, event};
+use support::frames::{Frame, Style};
 use support::gateway::{DEFAULT_LICENCE, EDITOR_USERS, EDITORS, VIEWERS};
-use support::{Gateway, LicenceFile, Open, Setup, StandIn, eventually, tokens};
+use support::{Editor, Gateway, LicenceFile, Open, Setup, StandIn, eventually, tokens};
 
 // --- classes -------------------------------------------------------------------------------------
 
@@ -165,6 +166,45 @@ async fn a_second_auth_changes_the_class() {
     gateway.await_seats(EDITORS, 0.0).await;
 }
 
+/// Sends both opens in one write, before the server answered the first.
+async fn in_one_breath(editor: &mut Editor, opens: [&Open; 2]) {
+    let frames = opens.map(|open| Frame::text(&open.auth_packet()).encode());
+    editor.send_raw(&frames.concat()).await.unwrap();
+}
+
+#[tokio::test]
+async fn two_auths_in_one_breath_take_one_seat() {
+    let server = StandIn::start().await;
+    let gateway = Gateway::connections(&server, 1, 0).await;
+    let open = Open::editor("d", "u");
+    for second in [Open::editor("d", "u"), Open::editor("other", "u")] {
+        let mut editor = gateway.dial("d").connect().await;
+        editor.greet(&open).await;
+        in_one_breath(&mut editor, [&open, &second]).await;
+        editor.verdict().await.reply();
+        editor.verdict().await.reply();
+        assert_eq!(gateway.seats("default", EDITORS).await, 1.0);
+        editor.goodbye().await;
+        gateway.await_seats(EDITORS, 0.0).await;
+    }
+}
+
+#[tokio::test]
+async fn an_editor_cannot_hide_behind_a_viewer_in_one_breath() {
+    let server = StandIn::start().await;
+    let gateway = Gateway::connections(&server, 0, 0).await;
+    let (viewer, editor) = (Open::viewer("d", "sly"), Open::editor("d", "sly"));
+    for both in [[&viewer, &editor], [&editor, &viewer]] {
+        let mut sly = gateway.dial("d").connect().await;
+        sly.greet(&viewer).await;
+        in_one_breath(&mut sly, both).await;
+        let heard = sly.hear_out().await;
+        assert!(heard.iter().any(|heard| heard.kind() == "disconnectReason"), "{heard:?}");
+        let auths = server.auths();
+        assert!(auths.iter().all(|auth| auth.message["mode"] == "view"), "{auths:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_second_auth_changes_the_user() {
     let server = StandIn::start().await;
@@ -259,15 +299,54 @@ async fn an_admitted_session_is_passed_through() {
     assert_eq!(one.hear_message("cursor").await["cursor"], "10;AgAAADIA");
     for size in [1, 125, 126, 65_535, 65_536, 3_000_000] {
         let changes = json!({"type": "saveChanges", "changes": "x".repeat(size)});
-        let style = support::frames::Style {
+        let style = Style {
             fragment: Some(131_000),
             chunk: Some(10_007),
             mask: [9, 8, 7, 6],
             pings_between: true,
         };
-        two.send_styled(&support::editor::event(&changes), &style).await.unwrap();
+        two.send_styled(&event(&changes), &style).await.unwrap();
         assert_eq!(one.hear_message("saveChanges").await, changes, "{size}");
         two.hear_message("unSaveLock").await;
+    }
+}
+
+#[tokio::test]
+async fn a_large_auth_is_still_an_auth() {
+    let server = StandIn::start().await;
+    let gateway = Gateway::connections(&server, 1, 0).await;
+    let open = Open::editor("d", "u");
+    let large = open.clone().with("padding", "x".repeat(5_000_000));
+    let mut editor = gateway.dial("d").connect().await;
+    editor.greet(&open).await;
+    let style = Style { fragment: Some(131_000), ..Style::default() };
+    editor.send_styled(&large.auth_packet(), &style).await.unwrap();
+    editor.verdict().await.reply();
+    assert_eq!(server.auths()[0].message, large.message);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_changes_are_streamed_and_slow_readers_cost_nothing() {
+    let server = StandIn::start().await;
+    let gateway = Gateway::connections(&server, 2, 0).await;
+    let mut reader = gateway.admit(&Open::editor("d", "reader")).await;
+    let mut writer = gateway.admit(&Open::editor("d", "writer")).await;
+    let before = gateway.resident_bytes();
+    let style = Style { fragment: Some(131_000), ..Style::default() };
+    let changes = |size| json!({"type": "saveChanges", "changes": "x".repeat(size)});
+    // The reader takes nothing while the writer writes, and the writer is not held up by that.
+    let sizes = [4_000_000, 16_000_000, 4_000_000];
+    for size in sizes {
+        writer.send_styled(&event(&changes(size)), &style).await.unwrap();
+        writer.hear_message("unSaveLock").await;
+    }
+    let grown = gateway.resident_bytes().saturating_sub(before);
+    assert!(grown < 8 << 20, "{} MiB more", grown >> 20);
+    for size in sizes {
+        assert_eq!(
+            reader.hear_message("saveChanges").await["changes"].as_str().unwrap().len(),
+            size
+        );
     }
 }
 

@@ -96,8 +96,12 @@ pub struct Metrics {
     routes: Vec<RouteMetrics>,
     requests: IntCounterVec,
     admissions: IntCounterVec,
+    corrections: IntCounterVec,
+    warnings: IntCounterVec,
+    notices: IntCounterVec,
     upstream_failures: IntCounterVec,
     websockets: IntGauge,
+    polling: IntGauge,
     reload_time: Gauge,
     reload_ok: IntGauge,
     scraped: Mutex<Scraped>,
@@ -128,7 +132,7 @@ impl Metrics {
         let durations = HistogramVec::new(
             HistogramOpts::new(
                 "seatgate_request_duration_seconds",
-                "From a request's head to its answer's last byte; a tunnel ends with its session.",
+                "The gateway's whole time for a request; a WebSocket's is that of its handshake.",
             )
             .buckets(DURATION_BUCKETS.to_vec()),
             &["route"],
@@ -137,6 +141,27 @@ impl Metrics {
             Opts::new("seatgate_admissions_total", "Decisions about opens."),
             &["tenant", "class", "outcome", "reason"],
         )?;
+        let corrections = IntCounterVec::new(
+            Opts::new(
+                "seatgate_class_corrections_total",
+                "Opens that the document server took for another class than they were counted as.",
+            ),
+            &["tenant"],
+        )?;
+        let warnings = IntCounterVec::new(
+            Opts::new(
+                "seatgate_seat_warnings_total",
+                "Opens that left warning_percent or more of a kind of seat taken.",
+            ),
+            &["tenant", "kind"],
+        )?;
+        let notices = IntCounterVec::new(
+            Opts::new("seatgate_notices_total", "Notices for the webhook, by what became of them."),
+            &["outcome"],
+        )?;
+        for outcome in ["delivered", "failed", "dropped"] {
+            notices.with_label_values(&[outcome]);
+        }
         let upstream_failures = IntCounterVec::new(
             Opts::new(
                 "seatgate_upstream_failures_total",
@@ -157,7 +182,7 @@ impl Metrics {
             &["transport"],
         )?;
         let websockets = connections.with_label_values(&["websocket"]);
-        connections.with_label_values(&["polling"]);
+        let polling = connections.with_label_values(&["polling"]);
         let build = IntGaugeVec::new(
             Opts::new("seatgate_build_info", "The running build; always 1."),
             &["version", "revision"],
@@ -180,10 +205,13 @@ impl Metrics {
                 duration: durations.with_label_values(&[name]),
             })
             .collect();
-        let collectors: [Box<dyn Collector>; 8] = [
+        let collectors: [Box<dyn Collector>; 11] = [
             Box::new(requests.clone()),
             Box::new(durations),
             Box::new(admissions.clone()),
+            Box::new(corrections.clone()),
+            Box::new(warnings.clone()),
+            Box::new(notices.clone()),
             Box::new(upstream_failures.clone()),
             Box::new(connections),
             Box::new(build),
@@ -198,8 +226,12 @@ impl Metrics {
             routes,
             requests,
             admissions,
+            corrections,
+            warnings,
+            notices,
             upstream_failures,
             websockets,
+            polling,
             reload_time,
             reload_ok,
             scraped: Mutex::new(scraped),
@@ -234,6 +266,21 @@ impl Metrics {
         self.admissions.with_label_values(&[tenant, class.label(), outcome.label(), reason]).inc();
     }
 
+    /// Counts one open that the document server took for another class than it was counted as.
+    pub fn count_correction(&self, tenant: &str) {
+        self.corrections.with_label_values(&[tenant]).inc();
+    }
+
+    /// Counts one open that left so many seats of a kind taken that a warning is due.
+    pub fn count_warning(&self, tenant: &str, kind: &'static str) {
+        self.warnings.with_label_values(&[tenant, kind]).inc();
+    }
+
+    /// Counts one notice for the webhook: delivered, failed or dropped.
+    pub fn count_notice(&self, outcome: &'static str) {
+        self.notices.with_label_values(&[outcome]).inc();
+    }
+
     /// Counts one failure of a document server.
     pub fn count_upstream_failure(&self, failure: UpstreamFailure) {
         self.upstream_failures.with_label_values(&[failure.label()]).inc();
@@ -243,6 +290,12 @@ impl Metrics {
     pub fn websocket(&self) -> GaugeGuard {
         self.websockets.inc();
         GaugeGuard(self.websockets.clone())
+    }
+
+    /// Counts a session that is polling for as long as the guard lives.
+    pub fn polling(&self) -> GaugeGuard {
+        self.polling.inc();
+        GaugeGuard(self.polling.clone())
     }
 
     /// Notes an attempt to load the configuration; `unix_seconds` is when.

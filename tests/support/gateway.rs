@@ -129,9 +129,9 @@ impl Setup {
                 set(&mut config, path, value);
             }
         }
-        let licences: Vec<Table> = self.licences.iter().map(|licence| licence.0.clone()).collect();
+        let licences = self.licences.iter().map(|licence| Value::Table(licence.0.clone()));
         let mut licence_file = Table::new();
-        licence_file.insert("licence".to_owned(), Value::try_from(licences).expect("tables"));
+        licence_file.insert("licence".to_owned(), Value::Array(licences.collect()));
         let write = |name: &str, table: &Table| {
             let path = folder.join(name);
             fs::write(&path, toml::to_string(table).expect("TOML")).expect("a file is written");
@@ -340,17 +340,30 @@ impl Gateway {
 
     /// Sends a signal by its name.
     pub fn signal(&self, name: &str) {
+        assert!(self.try_signal(name), "the signal can be sent");
+    }
+
+    fn try_signal(&self, name: &str) -> bool {
         let id = self.child.id().to_string();
-        let sent = Command::new("kill").args([&format!("-{name}"), &id]).status();
-        assert!(sent.expect("kill runs").success());
+        let sent = Command::new("kill").args(["-s", name, &id]).status();
+        sent.is_ok_and(|status| status.success())
     }
 }
 
 impl Drop for Gateway {
     fn drop(&mut self) {
+        let panicking = std::thread::panicking();
+        if panicking {
+            // What it logs last is written by a thread of its own: let it end in peace.
+            self.try_signal("TERM");
+            let deadline = Instant::now() + Duration::from_secs(2);
+            while Instant::now() < deadline && matches!(self.child.try_wait(), Ok(None)) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
-        if std::thread::panicking() {
+        if panicking {
             let log = self.log();
             let tail: Vec<&str> = log.lines().rev().take(60).collect();
             eprintln!("--- the gateway's last words ---");

@@ -1,6 +1,14 @@
 //! The end-to-end harness: a stand-in document server, the gateway as a child process, and the
 //! clients that drive both over real sockets.
 //!
+//! ```no_run
+//! let server = StandIn::start().await;
+//! let gateway = Setup::before(server.addr).set("enforcement.over_limit", "view").start().await;
+//! let mut editor = gateway.admit(&Open::editor("document", "user")).await;
+//! gateway.await_seats(EDITORS, 1.0).await;
+//! assert_eq!(server.users(), ["user"]);
+//! ```
+//!
 //! Nothing here knows the gateway's code; it knows the wire (what editors and document servers
 //! say to each other), the configuration file and the metrics.
 #![allow(dead_code, unreachable_pub, unused_imports)] // every test crate uses its own part

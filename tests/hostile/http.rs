@@ -1,13 +1,10 @@
 //! Broken, oversized and slow HTTP: answered, cut or waited for, but never believed, and never at
 //! the cost of the others.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
-
-mod support;
 
 use std::time::{Duration, Instant};
 
-use support::http::Connection;
-use support::{Call, Gateway, StandIn};
+use crate::support::http::Connection;
+use crate::support::{Call, Gateway, StandIn};
 
 #[tokio::test]
 async fn ten_thousand_headers_are_refused() {
