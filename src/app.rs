@@ -74,7 +74,7 @@ pub fn run(path: &Path) -> Result<(), StartError> {
         check_address(*address)?;
     }
     let ledger = Ledger::new();
-    let site = Site::build(&settings, &ledger);
+    let site = Site::build(&settings, &ledger, None);
     let metrics = Arc::new(Metrics::new(VERSION, REVISION)?);
     note_reload(&metrics, true);
     let warnings = Warnings::start(Arc::clone(&metrics), settings.notify.clone())?;
@@ -148,11 +148,7 @@ fn check_address(address: SocketAddr) -> Result<(), StartError> {
 /// Finds the document servers' addresses before the first request comes.
 fn resolve(shared: &Shared) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        for upstreams in &shared.site.load().upstreams {
-            upstreams.resolve().await;
-        }
-    });
+    runtime.block_on(async { shared.site.load().resolve().await });
     Ok(())
 }
 
@@ -192,7 +188,7 @@ impl BackgroundService for Keeper {
                     self.shared.ledger.sweep(now);
                 }
                 _ = hangup.recv() => {
-                    if self.reload() {
+                    if self.reload().await {
                         watches = self.watch_upstreams(&connector);
                     }
                 }
@@ -255,7 +251,7 @@ impl Keeper {
     }
 
     /// Loads the configuration anew, all or nothing; returns whether it is in force.
-    fn reload(&self) -> bool {
+    async fn reload(&self) -> bool {
         let loaded = match config::load(&self.path) {
             Ok(loaded) => loaded,
             Err(errors) => {
@@ -277,7 +273,9 @@ impl Keeper {
                 "[server] listen, workers and [ops] listen change only at a restart; the rest is in force"
             );
         }
-        let site = Site::build(&loaded.settings, &self.shared.ledger);
+        let before = self.shared.site.load_full();
+        let site = Site::build(&loaded.settings, &self.shared.ledger, Some(&before));
+        site.resolve().await;
         self.shared.site.store(Arc::new(site));
         self.shared.warnings.set_webhook(loaded.settings.notify.clone());
         note_reload(&self.shared.metrics, true);
