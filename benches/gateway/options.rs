@@ -147,8 +147,13 @@ impl Options {
         self.opens.unwrap_or(if self.quick { 2_000 } else { 100_000 })
     }
 
+    /// How long a soak may take; what was not opened by then is not opened.
+    pub(crate) fn soak_limit(&self) -> Duration {
+        Duration::from_secs(if self.quick { 20 } else { 180 })
+    }
+
     /// From here on no measurement begins any more.
     pub(crate) fn time_limit(&self) -> Duration {
-        Duration::from_secs(if self.quick { 50 } else { 13 * 60 })
+        Duration::from_secs(if self.quick { 45 } else { 10 * 60 })
     }
 }

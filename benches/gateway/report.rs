@@ -174,7 +174,9 @@ impl Report {
             }
         }
         let lost = self.lost_by_seatgate();
-        writeln!(out, "| nothing lost | {lost} | {} |", verdict(lost == 0))
+        let opened = self.soaks.get(&Kind::Seatgate).map_or(0, |soak| soak.opened);
+        let soaked = number(opened as f64, 0);
+        writeln!(out, "| nothing lost, {soaked} opens | {lost} | {} |", verdict(lost == 0))
     }
 
     fn rate_ratio(&self, workload: Workload, of: Kind, to: Kind) -> Option<f64> {

@@ -117,7 +117,7 @@ async fn open_all(address: SocketAddr, sessions: usize) -> (Vec<Socket>, u64) {
 /// Opens and closes sessions with as much as the machine can do, and counts those that did not
 /// get as far as the reply to their `auth`.
 pub(crate) fn soak(peer: &Peer, options: &Options) -> Result<Soak> {
-    let opens = options.opens();
+    let (opens, limit) = (options.opens(), options.soak_limit());
     let (next, lost) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let before = peer.cpu_time().unwrap_or_default();
     let started = Instant::now();
@@ -126,7 +126,7 @@ pub(crate) fn soak(peer: &Peer, options: &Options) -> Result<Soak> {
         for _ in 0..PARALLEL {
             let (next, lost, address) = (Arc::clone(&next), Arc::clone(&lost), peer.address);
             clients.spawn(async move {
-                loop {
+                while started.elapsed() < limit {
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     if number >= opens {
                         return;
@@ -140,12 +140,13 @@ pub(crate) fn soak(peer: &Peer, options: &Options) -> Result<Soak> {
         while clients.join_next().await.is_some() {}
     });
     let elapsed = started.elapsed().as_secs_f64();
+    let opened = next.load(Ordering::Relaxed).min(opens);
     let cpu = peer.cpu_time().unwrap_or_default().saturating_sub(before);
     Ok(Soak {
-        opened: opens,
+        opened,
         lost: lost.load(Ordering::Relaxed),
-        per_second: opens as f64 / elapsed,
-        cpu_microseconds: cpu.as_secs_f64() * 1e6 / (opens as f64).max(1.0),
+        per_second: opened as f64 / elapsed,
+        cpu_microseconds: cpu.as_secs_f64() * 1e6 / (opened as f64).max(1.0),
     })
 }
 
