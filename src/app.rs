@@ -184,7 +184,10 @@ impl BackgroundService for Keeper {
         loop {
             tokio::select! {
                 _ = shutdown.changed() => return,
-                _ = sweep.tick() => self.shared.ledger.sweep(clock::now()),
+                _ = sweep.tick() => {
+                    self.shared.ledger.sweep(clock::now());
+                    self.shared.polled.sweep();
+                }
                 _ = hangup.recv() => {
                     if self.reload() {
                         watches = self.watch_upstreams(&connector);

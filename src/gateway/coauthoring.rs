@@ -1,4 +1,4 @@
-//! One co-authoring connection: the pump's events, judged by the session, carried out here.
+//! One co-authoring WebSocket: the pump's events, judged by the session, carried out here.
 //!
 //! A refused open is told in the way that the editor understands (WIRE.md section 5):
 //! `disconnectReason`, the Socket.IO disconnect `41`, then the close.
@@ -8,20 +8,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::Instrument as _;
 
+use super::polling::PolledSession;
 use super::pump::{Inspect, Peer, Pump, PumpEvent};
 use super::site::{Shared, Tenant};
 use crate::clock;
-use crate::ledger::{CloseReason, Seat};
+use crate::ledger::{CloseReason, Seat, SeatWatch};
 use crate::ops::metrics::Outcome;
 use crate::session::inspect::{Event, Flow, Inspector, Violation};
 use crate::session::{Decision, ReplyVerdict, Report, Session, Stored, Verdict};
 use crate::wire::coauthoring::{DisconnectCode, disconnect_reason};
 use crate::wire::packet::DISCONNECT;
+use crate::wire::payload;
 use crate::wire::websocket::{Opcode, Sender, write_close, write_frame};
 
 /// How long a client may be silent. The document server pings every 25 s and gives up 20 s later
@@ -84,6 +87,8 @@ pub struct Connection {
     pub address: IpAddr,
     /// What the server sent behind its handshake.
     pub early: Bytes,
+    /// The session that this connection goes on with, and its engine id, if it began by polling.
+    pub upgrades: Option<(String, Arc<PolledSession>)>,
 }
 
 impl Connection {
@@ -100,30 +105,42 @@ impl Connection {
             client: Inspector::new(Sender::Client),
             server: Inspector::new(Sender::Server),
         };
+        let session = match &self.upgrades {
+            Some((_, polled)) => Arc::clone(&polled.session),
+            None => Arc::new(Mutex::new(Session::new(self.address))),
+        };
+        let under_way = self.upgrades.as_ref().map(|(_, polled)| polled.under_way());
         let mut driver = Driver {
             pump: Pump::new(client, server, inspect, &self.early, CLIENT_IDLE),
-            session: Session::new(self.address),
+            session,
             draining: self.shared.draining.subscribe(),
             shared: self.shared,
             tenant: self.tenant,
+            upgrades: self.upgrades,
+            upgraded: false,
             client_said_goodbye: false,
         };
         async {
             let end = driver.drive().await;
+            driver.leave_polling(end);
             tracing::debug!(?end, "session ended");
         }
         .instrument(span)
         .await;
+        drop(under_way);
         drop(open);
     }
 }
 
 struct Driver<C, S> {
     pump: Pump<C, S, Inspectors>,
-    session: Session,
+    session: Arc<Mutex<Session>>,
     shared: Arc<Shared>,
     tenant: Arc<Tenant>,
     draining: watch::Receiver<bool>,
+    upgrades: Option<(String, Arc<PolledSession>)>,
+    /// The WebSocket has taken the session over from polling.
+    upgraded: bool,
     client_said_goodbye: bool,
 }
 
@@ -141,9 +158,10 @@ where
 {
     async fn drive(&mut self) -> End {
         loop {
+            let watch = self.session.lock().seat().map(Seat::watch);
             let wake = tokio::select! {
                 biased;
-                reason = closed(self.session.seat()) => Wake::Closed(reason),
+                reason = closed(watch) => Wake::Closed(reason),
                 _ = self.draining.wait_for(|draining| *draining) => Wake::Draining,
                 event = self.pump.next() => Wake::Pump(event),
             };
@@ -172,14 +190,26 @@ where
             PumpEvent::Inspected(Peer::Server, Event::Auth) => self.on_reply().await,
             PumpEvent::Inspected(Peer::Client, Event::Goodbye) => {
                 self.client_said_goodbye = true;
+                self.session.lock().end();
                 None
             }
             PumpEvent::Inspected(Peer::Client, Event::GaveUpEditing) => {
-                let tenant = self.present_tenant();
-                self.session.on_gave_up_editing(&tenant.terms(clock::now()), &self.shared.ledger);
+                let tenant = self.shared.present(&self.tenant);
+                let terms = tenant.terms(clock::now());
+                self.session.lock().on_gave_up_editing(&terms, &self.shared.ledger);
                 None
             }
-            PumpEvent::Inspected(Peer::Server, Event::Goodbye | Event::GaveUpEditing) => None,
+            PumpEvent::Inspected(Peer::Client, Event::Upgraded) => {
+                self.upgraded = true;
+                if let Some((_, polled)) = &self.upgrades {
+                    polled.upgraded();
+                }
+                None
+            }
+            PumpEvent::Inspected(
+                Peer::Server,
+                Event::Goodbye | Event::GaveUpEditing | Event::Upgraded,
+            ) => None,
             PumpEvent::Violated(Peer::Client, violation) => {
                 Some(self.on_violation(violation).await)
             }
@@ -194,7 +224,7 @@ where
             }
             PumpEvent::Broken(Peer::Server, error) => {
                 tracing::debug!(%error, "the document server is gone");
-                self.session.end();
+                self.session.lock().end();
                 let _ = timeout(LINGER, self.pump.finish(Peer::Client)).await;
                 Some(End::ServerLost)
             }
@@ -205,29 +235,23 @@ where
         }
     }
 
-    /// The tenant as it is configured now, or as it was when the session began.
-    fn present_tenant(&self) -> Arc<Tenant> {
-        let site = self.shared.site.load();
-        site.tenant_named(&self.tenant.name).unwrap_or(&self.tenant).clone()
-    }
-
     async fn on_auth(&mut self) -> Option<End> {
-        let tenant = self.present_tenant();
+        let tenant = self.shared.present(&self.tenant);
         let terms = tenant.terms(clock::now());
-        let verdict = self.session.on_auth(self.pump.inspect.client.text(), &terms);
+        let verdict = self.session.lock().on_auth(self.pump.inspect.client.text(), &terms);
         match verdict {
             Verdict::Ignore => self.pump.inspect.client.pass_held(),
             Verdict::Pass(report) => {
-                self.report(&report);
+                report_admission(&self.shared, &self.tenant, &report);
                 self.pump.inspect.client.pass_held();
             }
             Verdict::Replace(report, text) => {
-                self.report(&report);
+                report_admission(&self.shared, &self.tenant, &report);
                 self.pump.inspect.client.replace_held(text.as_bytes());
             }
             Verdict::Refuse(report, code) => {
-                self.report(&report);
-                self.session.end();
+                report_admission(&self.shared, &self.tenant, &report);
+                self.session.lock().end();
                 self.dismiss(code).await;
                 return Some(End::Refused);
             }
@@ -236,13 +260,14 @@ where
     }
 
     async fn on_reply(&mut self) -> Option<End> {
-        let tenant = self.present_tenant();
+        let tenant = self.shared.present(&self.tenant);
         let terms = tenant.terms(clock::now());
         let text = self.pump.inspect.server.text();
-        match self.session.on_reply(text, &terms, &self.shared.ledger) {
+        let verdict = self.session.lock().on_reply(text, &terms, &self.shared.ledger);
+        match verdict {
             ReplyVerdict::Pass => self.pump.inspect.server.pass_held(),
-            ReplyVerdict::Store(Stored { seats, record }) => {
-                seats.stored(&record);
+            ReplyVerdict::Store(stored) => {
+                store(stored).await;
                 self.pump.inspect.server.pass_held();
             }
             ReplyVerdict::Replace(text) => self.pump.inspect.server.replace_held(text.as_bytes()),
@@ -257,7 +282,7 @@ where
 
     async fn on_violation(&mut self, violation: Violation) -> End {
         tracing::info!(%violation, "the client broke the protocol");
-        self.session.end();
+        self.session.lock().end();
         match violation {
             Violation::Frame(error) => self.farewell(&[], error.close_code()).await,
             Violation::Ambiguous | Violation::HeldTooLong | Violation::NoBudget => {
@@ -270,7 +295,7 @@ where
     /// One stream is at its end: the other side gets the rest, and its own chance to finish.
     async fn finish_after(&mut self, from: Peer) -> End {
         if from == Peer::Server {
-            self.session.end();
+            self.session.lock().end();
         }
         let to = from.other();
         let finishing = async {
@@ -325,31 +350,59 @@ where
         let _ = timeout(LINGER, last_words).await;
     }
 
-    fn report(&self, report: &Report) {
-        let outcome = match report.decision {
-            Decision::Admitted => Outcome::Admitted,
-            Decision::Rejected => Outcome::Rejected,
-            Decision::ViewOnly => Outcome::ViewOnly,
-            Decision::Observed => Outcome::Observed,
-        };
-        let tenant = &self.tenant.name;
-        self.shared.metrics.count_admission(tenant, report.class, outcome, report.reason);
-        tracing::info!(
-            tenant = &**tenant,
-            document = %report.document,
-            user = %report.user,
-            class = report.class.label(),
-            outcome = outcome.label(),
-            reason = report.reason.map_or("none", crate::admission::Reason::label),
-            "admission"
-        );
+    /// What becomes of the polling session that this connection went on with.
+    fn leave_polling(&self, end: End) {
+        let Some((id, polled)) = &self.upgrades else { return };
+        match end {
+            End::Refused | End::Violation | End::Closed => {
+                // A request that is still parked tells the client as well.
+                let code = DisconnectCode::AccessDenied;
+                let reason = disconnect_reason(code, code.description());
+                polled.refuse(payload::join([reason.as_bytes(), DISCONNECT.as_bytes()]));
+            }
+            End::Goodbye
+            | End::ClientLost
+            | End::ServerClosed
+            | End::ServerLost
+            | End::TimedOut
+            | End::Draining => {
+                if self.upgraded {
+                    self.shared.polled.remove(id);
+                }
+            }
+        }
     }
 }
 
-/// Waits until the connection that holds `seat` is asked to end; for ever without a seat.
-async fn closed(seat: Option<&Seat>) -> CloseReason {
-    match seat {
-        Some(seat) => seat.closed().await,
+/// Counts a decision about an open, and logs it.
+pub fn report_admission(shared: &Shared, tenant: &Tenant, report: &Report) {
+    let outcome = match report.decision {
+        Decision::Admitted => Outcome::Admitted,
+        Decision::Rejected => Outcome::Rejected,
+        Decision::ViewOnly => Outcome::ViewOnly,
+        Decision::Observed => Outcome::Observed,
+    };
+    shared.metrics.count_admission(&tenant.name, report.class, outcome, report.reason);
+    tracing::info!(
+        tenant = &*tenant.name,
+        document = %report.document,
+        user = %report.user,
+        class = report.class.label(),
+        outcome = outcome.label(),
+        reason = report.reason.map_or("none", crate::admission::Reason::label),
+        "admission"
+    );
+}
+
+/// Makes a newly counted user durable before the reply that lets them work passes on.
+pub async fn store(stored: Stored) {
+    stored.seats.stored(&stored.record);
+}
+
+/// Waits until the connection that holds the watched seat is asked to end; for ever without one.
+pub async fn closed(watch: Option<SeatWatch>) -> CloseReason {
+    match watch {
+        Some(watch) => watch.closed().await,
         None => std::future::pending().await,
     }
 }

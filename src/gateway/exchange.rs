@@ -58,7 +58,11 @@ pub async fn send(
         request.remove_header(name);
     }
     request.remove_header(&header::EXPECT);
-    request.insert_header(header::CONTENT_LENGTH, body.len())?;
+    if body.is_empty() && matches!(request.method, http::Method::GET | http::Method::HEAD) {
+        request.remove_header(&header::CONTENT_LENGTH);
+    } else {
+        request.insert_header(header::CONTENT_LENGTH, body.len())?;
+    }
     request.insert_header(header::CONNECTION, "close")?;
     let (mut session, _) = connector.get_http_session(&peer).await?;
     session.set_read_timeout(Some(settings.read_timeout));

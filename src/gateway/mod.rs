@@ -12,6 +12,7 @@
 //! | [`handshake`], [`pump`] | WebSockets: the handshake, and the loop between two streams |
 //! | [`tunnel`] | a WebSocket's own task, out of Pingora's hands |
 //! | [`coauthoring`] | a co-authoring connection: the session's verdicts carried out |
+//! | [`polling`] | the polling transport |
 //! | [`exchange`] | requests that Pingora's proxy does not carry |
 //! | [`answer`] | answers of the gateway's own |
 
@@ -22,6 +23,7 @@ pub mod command;
 pub mod exchange;
 pub mod front;
 pub mod handshake;
+pub mod polling;
 pub mod proxy;
 pub mod pump;
 pub mod route;

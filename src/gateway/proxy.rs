@@ -19,6 +19,7 @@ use super::command;
 use super::exchange;
 use super::front;
 use super::handshake::{self, HandshakeError};
+use super::polling::{self, EngineQuery, EngineRefusal, PolledSession, Polling};
 use super::route::{Route, forward_target, target_path};
 use super::site::{Busy, Shared, Tenant};
 use super::tunnel::{Tunnel, take_stream};
@@ -112,19 +113,88 @@ impl Gateway {
         Ok(true)
     }
 
+    /// Carries a request of the co-authoring service, over either transport.
+    async fn coauthoring(
+        &self,
+        session: &mut Session,
+        context: &mut RequestContext,
+        tenant: &Arc<Tenant>,
+    ) -> pingora::Result<bool> {
+        let request = session.req_header();
+        let websocket = handshake::is_websocket(request);
+        let method = request.method.clone();
+        let query = EngineQuery::parse(request.uri.query()).and_then(|query| {
+            if !websocket {
+                query.require_polling()?;
+            }
+            let id = query.session.map(|id| id.into_owned());
+            let polled = match &id {
+                Some(id) => {
+                    let found = self.shared.polled.find(id, tenant);
+                    Some(found.ok_or(EngineRefusal::UnknownSession)?)
+                }
+                None => None,
+            };
+            Ok(id.zip(polled))
+        });
+        let known = match query {
+            Ok(known) => known,
+            Err(refusal) => {
+                polling::refuse(refusal, session).await?;
+                return Ok(true);
+            }
+        };
+        if websocket {
+            return self.tunnel(session, context, tenant, known).await;
+        }
+        let mut request = request.clone();
+        prepare(&mut request, context, tenant)?;
+        let polling = Polling {
+            shared: &self.shared,
+            connector: &self.connector,
+            tenant,
+            request,
+            client: context.caller.client,
+        };
+        match (method, known) {
+            (_, None) => {
+                let server = pick(session, context, tenant)?;
+                polling.handshake(session, server).await?;
+            }
+            (http::Method::POST, Some((id, polled))) => {
+                context.tried.push(polled.server);
+                polling.post(session, &id, &polled).await?;
+            }
+            (http::Method::GET, Some((id, polled))) => {
+                context.tried.push(polled.server);
+                polling.get(session, &id, &polled).await?;
+            }
+            (_, Some(_)) => polling::refuse(EngineRefusal::BadRequest, session).await?,
+        }
+        Ok(true)
+    }
+
     /// Opens a WebSocket: the handshake with the document server, then a task of its own.
     async fn tunnel(
         &self,
         session: &mut Session,
         context: &mut RequestContext,
         tenant: &Arc<Tenant>,
+        upgrades: Option<(String, Arc<PolledSession>)>,
     ) -> pingora::Result<bool> {
         let inspected = context.route == Route::Coauthoring;
         let mut request = session.req_header().clone();
         prepare(&mut request, context, tenant)?;
         let request = handshake::write_request(&request, request.raw_path(), !inspected);
         let answer = loop {
-            let address = pick(session, context, tenant)?;
+            let address = match &upgrades {
+                // The server that has the session.
+                Some((_, polled)) => {
+                    context.tried.push(polled.server);
+                    polled.server
+                }
+                None => pick(session, context, tenant)?,
+            };
             let connect_timeout = tenant.upstreams.settings.connect_timeout;
             let performed =
                 handshake::perform(address, &request, connect_timeout, HANDSHAKE_TIMEOUT).await;
@@ -134,6 +204,7 @@ impl Gateway {
                     let failure = handshake_failure(&error);
                     self.shared.metrics.count_upstream_failure(failure);
                     let again = failure == UpstreamFailure::Connect
+                        && upgrades.is_none()
                         && context.tried.len() < MAX_TRIES
                         && pick_untried(session, context, tenant).is_some();
                     if !again {
@@ -170,6 +241,7 @@ impl Gateway {
             tenant: Arc::clone(tenant),
             address: context.caller.client,
             inspected,
+            upgrades,
             head,
             early,
             busy: self.shared.busy(),
@@ -239,20 +311,6 @@ fn upstream_refusal(status: StatusCode, message: &str, session: &Session) -> Ans
     let error =
         if status == StatusCode::GATEWAY_TIMEOUT { "gateway_timeout" } else { "bad_gateway" };
     Answer::refusal(status, error, message, &session.req_header().headers)
-}
-
-/// Why a request to the co-authoring service cannot be judged, in the words of an Engine.IO
-/// server. Another protocol version reads packets in another way than the gateway does.
-fn engine_refusal(request: &RequestHeader) -> Option<&'static str> {
-    let query = request.uri.query().unwrap_or_default();
-    let mut versions = query.split('&').filter_map(|pair| pair.strip_prefix("EIO="));
-    if !handshake::is_websocket(request) {
-        return Some(r#"{"code":0,"message":"Transport unknown"}"#);
-    }
-    if versions.any(|version| version != "4") {
-        return Some(r#"{"code":5,"message":"Unsupported protocol version"}"#);
-    }
-    None
 }
 
 /// The path without the query, which may hold tokens.
@@ -332,17 +390,9 @@ impl ProxyHttp for Gateway {
             Route::Command if command::takes(request) => {
                 self.command(session, context, &tenant).await
             }
-            Route::Coauthoring => match engine_refusal(request) {
-                None => self.tunnel(session, context, &tenant).await,
-                Some(refusal) => {
-                    let mut answer = Answer::json(refusal);
-                    answer.status = StatusCode::BAD_REQUEST;
-                    answer.send(session).await?;
-                    Ok(true)
-                }
-            },
+            Route::Coauthoring => self.coauthoring(session, context, &tenant).await,
             Route::Forward | Route::Guarded if handshake::is_websocket(request) => {
-                self.tunnel(session, context, &tenant).await
+                self.tunnel(session, context, &tenant, None).await
             }
             Route::Command | Route::Validate | Route::Forward | Route::Guarded => Ok(false),
         }

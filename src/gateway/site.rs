@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::command::LicenseDesk;
+use super::polling::PolledSessions;
 use super::route::Router;
 use super::upstream::Upstreams;
 use crate::config::Settings;
@@ -53,6 +54,8 @@ pub struct Shared {
     pub site: ArcSwap<Site>,
     pub ledger: Ledger,
     pub metrics: Arc<Metrics>,
+    /// Co-authoring sessions that were opened by polling.
+    pub polled: PolledSessions,
     /// Becomes `true` when the process is about to end.
     pub draining: watch::Sender<bool>,
     /// Requests and tunnels under way.
@@ -76,9 +79,16 @@ impl Shared {
             site: ArcSwap::from_pointee(site),
             ledger,
             metrics,
+            polled: PolledSessions::default(),
             draining: watch::Sender::new(false),
             busy: Arc::default(),
         }
+    }
+
+    /// A tenant as it is configured now, or as it was if it is gone.
+    pub fn present(&self, tenant: &Arc<Tenant>) -> Arc<Tenant> {
+        let site = self.site.load();
+        Arc::clone(site.tenant_named(&tenant.name).unwrap_or(tenant))
     }
 
     /// Counts a request or a tunnel for as long as the guard lives.

@@ -16,6 +16,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use super::coauthoring::Connection;
+use super::polling::PolledSession;
 use super::pump::{Peer, Pump, PumpEvent, Transparent};
 use super::site::{Busy, Shared, Tenant};
 
@@ -31,6 +32,8 @@ pub struct Tunnel {
     pub tenant: Arc<Tenant>,
     pub address: IpAddr,
     pub inspected: bool,
+    /// The polling session that the WebSocket goes on with, and its engine id.
+    pub upgrades: Option<(String, Arc<PolledSession>)>,
     pub head: Vec<u8>,
     pub early: Bytes,
     pub busy: Busy,
@@ -46,9 +49,9 @@ impl Tunnel {
         if !matches!(timeout(CLIENT_STALL, greeting).await, Ok(Ok(()))) {
             return;
         }
-        let Self { shared, tenant, address, inspected, early, busy, .. } = self;
+        let Self { shared, tenant, address, inspected, upgrades, early, busy, .. } = self;
         if inspected {
-            Connection { shared, tenant, address, early }.run(client, server).await;
+            Connection { shared, tenant, address, early, upgrades }.run(client, server).await;
         } else {
             run_transparent(shared, client, server, &early).await;
         }

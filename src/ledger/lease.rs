@@ -172,6 +172,11 @@ impl Seat {
         self.sitting.close.asked().await
     }
 
+    /// A look-out for that request which does not hold the seat.
+    pub fn watch(&self) -> SeatWatch {
+        SeatWatch { sitting: Arc::clone(&self.sitting) }
+    }
+
     /// The session said goodbye, or was refused: the seat is free now. The same as dropping.
     pub fn release_goodbye(self) {}
 
@@ -181,6 +186,19 @@ impl Seat {
     pub fn lost(mut self, now: Timestamp, grace: Duration) {
         self.ended = true;
         self.licence.lose(self.sitting.id, now, grace);
+    }
+}
+
+/// Sees when the connection that holds a seat is asked to end.
+#[derive(Clone, Debug)]
+pub struct SeatWatch {
+    sitting: Arc<Sitting>,
+}
+
+impl SeatWatch {
+    /// Waits until the connection is asked to end; for ever if its seat is given back before.
+    pub async fn closed(&self) -> CloseReason {
+        self.sitting.close.asked().await
     }
 }
 

@@ -32,7 +32,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use jiff::Timestamp;
 use parking_lot::RwLock;
 
-pub use lease::{CloseReason, Occupant, Seat, SeatId};
+pub use lease::{CloseReason, Occupant, Seat, SeatId, SeatWatch};
 pub use seats::{KindUsage, LicenceSeats, Phase, Refusal, SeatInfo, SeatRequest, UserList};
 pub use users::{CountedUser, UserRecord};
 

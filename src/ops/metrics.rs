@@ -98,6 +98,7 @@ pub struct Metrics {
     admissions: IntCounterVec,
     upstream_failures: IntCounterVec,
     websockets: IntGauge,
+    polling: IntGauge,
     reload_time: Gauge,
     reload_ok: IntGauge,
     scraped: Mutex<Scraped>,
@@ -128,7 +129,7 @@ impl Metrics {
         let durations = HistogramVec::new(
             HistogramOpts::new(
                 "seatgate_request_duration_seconds",
-                "From a request's head to its answer's last byte; a tunnel ends with its session.",
+                "The gateway's whole time for a request; a WebSocket's is that of its handshake.",
             )
             .buckets(DURATION_BUCKETS.to_vec()),
             &["route"],
@@ -157,7 +158,7 @@ impl Metrics {
             &["transport"],
         )?;
         let websockets = connections.with_label_values(&["websocket"]);
-        connections.with_label_values(&["polling"]);
+        let polling = connections.with_label_values(&["polling"]);
         let build = IntGaugeVec::new(
             Opts::new("seatgate_build_info", "The running build; always 1."),
             &["version", "revision"],
@@ -200,6 +201,7 @@ impl Metrics {
             admissions,
             upstream_failures,
             websockets,
+            polling,
             reload_time,
             reload_ok,
             scraped: Mutex::new(scraped),
@@ -243,6 +245,12 @@ impl Metrics {
     pub fn websocket(&self) -> GaugeGuard {
         self.websockets.inc();
         GaugeGuard(self.websockets.clone())
+    }
+
+    /// Counts a session that is polling for as long as the guard lives.
+    pub fn polling(&self) -> GaugeGuard {
+        self.polling.inc();
+        GaugeGuard(self.polling.clone())
     }
 
     /// Notes an attempt to load the configuration; `unix_seconds` is when.

@@ -50,6 +50,8 @@ pub enum Event {
     Auth,
     /// The sender said goodbye: a Socket.IO disconnect, an Engine.IO close or a close frame.
     Goodbye,
+    /// The WebSocket has taken over a session that began by polling.
+    Upgraded,
     /// The client gives up editing and stays as a viewer (`{"type":"close"}`).
     GaveUpEditing,
 }
@@ -307,6 +309,7 @@ impl Inspector {
                 Ok(Some(Event::GaveUpEditing))
             }
             MessageKind::Disconnect => Ok(Some(Event::Goodbye)),
+            MessageKind::Upgrade if self.sender == Sender::Client => Ok(Some(Event::Upgraded)),
             MessageKind::Malformed if self.sender == Sender::Client => Err(Violation::Ambiguous),
             _ => Ok(None),
         }

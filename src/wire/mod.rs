@@ -12,5 +12,6 @@
 pub mod coauthoring;
 pub mod command;
 pub mod packet;
+pub mod payload;
 pub mod scan;
 pub mod websocket;

@@ -38,11 +38,7 @@ fn frame(text: &str) -> Vec<u8> {
 type Seen = (Vec<u8>, Vec<(usize, Event)>);
 
 /// Shows `bytes` in chunks; returns what passed and what happened. Each `auth` passes.
-fn run(
-    inspector: &mut Inspector,
-    bytes: &[u8],
-    chunks: &[usize],
-) -> Result<Seen, Violation> {
+fn run(inspector: &mut Inspector, bytes: &[u8], chunks: &[usize]) -> Result<Seen, Violation> {
     let mut passed = Vec::new();
     let mut events = Vec::new();
     let mut ends: Vec<usize> = chunks.iter().map(|cut| cut % (bytes.len() + 1)).collect();

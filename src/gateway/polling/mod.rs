@@ -1,0 +1,434 @@
+//! The polling transport of a co-authoring session (WIRE.md section 2).
+//!
+//! A handshake is a `GET` without a session id; from then on `POST` bodies carry the client's
+//! packets and the answers of parked `GET`s the server's. Both are read whole, judged packet by
+//! packet, and only then passed on. The same session may go on over a WebSocket
+//! ([`super::coauthoring`] takes it over with the seat it has).
+
+mod query;
+mod table;
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::{Method, StatusCode, header};
+use pingora::connectors::http::Connector;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::proxy::Session as HttpSession;
+use tokio::time::timeout;
+
+pub use query::{EngineQuery, EngineRefusal};
+pub use table::{PolledSession, PolledSessions};
+
+use super::answer::Answer;
+use super::coauthoring::{self, store};
+use super::exchange::{self, Exchange};
+use super::site::{Shared, Tenant};
+use crate::clock;
+use crate::session::inspect::HOLD_LIMIT;
+use crate::session::{ReplyVerdict, Verdict};
+use crate::wire::coauthoring::{DisconnectCode, EngineHandshake, disconnect_reason};
+use crate::wire::packet::{DISCONNECT, EventType, MessageKind};
+use crate::wire::payload;
+
+/// The largest body of a `POST`, as the document server has it (`maxPayload`).
+const MAX_BODY: usize = 100_000_000;
+
+/// How long a client may take for a `POST`'s body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// How long the server may take to answer a handshake or a `POST`.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// From this size on the document server compresses an answer, in bytes.
+const COMPRESS_FROM: usize = 1024;
+
+/// What a `POST` is answered with when it was taken.
+const TAKEN: &[u8] = b"ok";
+
+/// One request of the polling transport.
+pub struct Polling<'a> {
+    pub shared: &'a Arc<Shared>,
+    pub connector: &'a Connector,
+    pub tenant: &'a Arc<Tenant>,
+    /// The request as it goes to the document server.
+    pub request: RequestHeader,
+    pub client: std::net::IpAddr,
+}
+
+/// What to do with the client's packets.
+enum Judged {
+    /// Pass this body on.
+    Pass(Bytes),
+    Refuse(DisconnectCode),
+}
+
+impl Polling<'_> {
+    /// Answers a handshake: the document server's, once its session is in the table.
+    ///
+    /// # Errors
+    /// The client or the document server failed.
+    pub async fn handshake(
+        self,
+        session: &mut HttpSession,
+        server: SocketAddr,
+    ) -> pingora::Result<()> {
+        if session.req_header().method != Method::GET {
+            return refuse(EngineRefusal::BadHandshakeMethod, session).await;
+        }
+        let mut exchange = self.send(server, Bytes::new()).await?;
+        let Some(body) = read_answer(&mut exchange).await? else {
+            return too_large(session).await;
+        };
+        if exchange.head.status == StatusCode::OK {
+            let Some(handshake) =
+                payload::packets(&body).find_map(|(packet, _)| EngineHandshake::parse(packet).ok())
+            else {
+                return relay(session, exchange.head, body).await;
+            };
+            let open = self.shared.metrics.polling();
+            let tenant = Arc::clone(self.tenant);
+            let polled = PolledSession::new(tenant, server, self.client, &handshake, open);
+            if !self.shared.polled.insert(&handshake.sid, Arc::new(polled)) {
+                return refuse(EngineRefusal::BadRequest, session).await;
+            }
+        }
+        relay(session, exchange.head, body).await
+    }
+
+    /// Judges the packets of a `POST` and passes them on.
+    ///
+    /// # Errors
+    /// The client or the document server failed.
+    pub async fn post(
+        self,
+        session: &mut HttpSession,
+        id: &str,
+        polled: &Arc<PolledSession>,
+    ) -> pingora::Result<()> {
+        let _under_way = polled.under_way();
+        let Some(body) = read_body(session).await? else { return too_large(session).await };
+        if polled.is_refused() {
+            return take(session).await;
+        }
+        let mut ends = false;
+        match self.judge(polled, body, &mut ends) {
+            Judged::Pass(body) => {
+                let mut exchange = self.send(polled.server, body).await?;
+                let answer = read_answer(&mut exchange).await?.unwrap_or_default();
+                if ends || exchange.head.status == StatusCode::BAD_REQUEST {
+                    self.shared.polled.remove(id);
+                }
+                relay(session, exchange.head, answer).await
+            }
+            Judged::Refuse(code) => {
+                let reason = disconnect_reason(code, code.description());
+                polled.refuse(payload::join([reason.as_bytes(), DISCONNECT.as_bytes()]));
+                // The document server has a session that nobody goes on with.
+                if let Err(error) = self.send(polled.server, Bytes::from_static(b"1")).await {
+                    tracing::debug!(%error, "a refused session was not closed at the document server");
+                }
+                take(session).await
+            }
+        }
+    }
+
+    /// Parks a `GET` until the document server has packets, judges and delivers them.
+    ///
+    /// # Errors
+    /// The client or the document server failed.
+    pub async fn get(
+        self,
+        session: &mut HttpSession,
+        id: &str,
+        polled: &Arc<PolledSession>,
+    ) -> pingora::Result<()> {
+        let _under_way = polled.under_way();
+        let gzip = accepts_gzip(session);
+        // Registered before the look, so that no last words are missed.
+        let woken = polled.wake.notified();
+        tokio::pin!(woken);
+        woken.as_mut().enable();
+        if polled.is_refused() {
+            return self.deliver_farewell(session, id, polled).await;
+        }
+        let answer = async {
+            let mut exchange = self.send(polled.server, Bytes::new()).await?;
+            let body = read_parked(&mut exchange).await?;
+            Ok::<_, Box<pingora::Error>>((exchange.head, body))
+        };
+        let watch = polled.session.lock().seat().map(crate::ledger::Seat::watch);
+        let (head, body) = tokio::select! {
+            answer = answer => answer?,
+            () = woken => return self.deliver_farewell(session, id, polled).await,
+            reason = coauthoring::closed(watch) => {
+                tracing::info!(?reason, "session is closed");
+                let code = DisconnectCode::Drop;
+                let reason = disconnect_reason(code, code.description());
+                polled.refuse(payload::join([reason.as_bytes(), DISCONNECT.as_bytes()]));
+                return self.deliver_farewell(session, id, polled).await;
+            }
+            // The client left: its parked request at the document server is aborted.
+            _ = session.downstream_session.read_body_or_idle(true) => {
+                session.set_keepalive(None);
+                return Ok(());
+            }
+        };
+        if head.status == StatusCode::BAD_REQUEST {
+            self.shared.polled.remove(id);
+        }
+        let Some(body) = body else { return too_large(session).await };
+        let Some(body) = self.judge_answer(id, polled, &head, body).await else {
+            let code = DisconnectCode::AccessDenied;
+            let reason = disconnect_reason(code, code.description());
+            polled.refuse(payload::join([reason.as_bytes(), DISCONNECT.as_bytes()]));
+            return self.deliver_farewell(session, id, polled).await;
+        };
+        relay_compressed(session, head, body, gzip).await
+    }
+
+    async fn deliver_farewell(
+        &self,
+        session: &mut HttpSession,
+        id: &str,
+        polled: &PolledSession,
+    ) -> pingora::Result<()> {
+        self.shared.polled.remove(id);
+        match polled.take_farewell() {
+            Some(packets) => {
+                let mut answer = Answer::json(packets);
+                answer.content_type = "text/plain; charset=UTF-8";
+                answer.send(session).await
+            }
+            None => refuse(EngineRefusal::UnknownSession, session).await,
+        }
+    }
+
+    /// Judges a `POST`'s packets, in their order.
+    fn judge(&self, polled: &PolledSession, body: Bytes, ends: &mut bool) -> Judged {
+        let tenant = self.shared.present(&polled.tenant);
+        let terms = tenant.terms(clock::now());
+        let mut replaced: Vec<(usize, Vec<u8>)> = Vec::new();
+        for (index, (packet, kind)) in payload::packets(&body).enumerate() {
+            match kind {
+                MessageKind::Event(EventType::Auth)
+                | MessageKind::BinaryEvent { event: EventType::Auth, .. } => {
+                    if packet.len() > HOLD_LIMIT {
+                        return Judged::Refuse(DisconnectCode::AccessDenied);
+                    }
+                    let verdict = polled.session.lock().on_auth(packet, &terms);
+                    match verdict {
+                        Verdict::Ignore => {}
+                        Verdict::Pass(report) => {
+                            coauthoring::report_admission(self.shared, &tenant, &report)
+                        }
+                        Verdict::Replace(report, text) => {
+                            coauthoring::report_admission(self.shared, &tenant, &report);
+                            replaced.push((index, text.into_bytes()));
+                        }
+                        Verdict::Refuse(report, code) => {
+                            coauthoring::report_admission(self.shared, &tenant, &report);
+                            return Judged::Refuse(code);
+                        }
+                    }
+                }
+                MessageKind::Event(EventType::Close) => {
+                    polled.session.lock().on_gave_up_editing(&terms, &self.shared.ledger);
+                }
+                MessageKind::Malformed => {
+                    tracing::info!("the client sent a message that could be read in two ways");
+                    return Judged::Refuse(DisconnectCode::AccessDenied);
+                }
+                MessageKind::EngineClose | MessageKind::Disconnect => {
+                    *ends = true;
+                    polled.session.lock().end();
+                }
+                _ => {}
+            }
+        }
+        Judged::Pass(with_replaced(body, &replaced))
+    }
+
+    /// Judges the server's packets; `None` if they must not reach the client.
+    async fn judge_answer(
+        &self,
+        id: &str,
+        polled: &PolledSession,
+        head: &ResponseHeader,
+        body: Bytes,
+    ) -> Option<Bytes> {
+        if head.status != StatusCode::OK {
+            return Some(body);
+        }
+        let tenant = self.shared.present(&polled.tenant);
+        let mut replaced: Vec<(usize, Vec<u8>)> = Vec::new();
+        for (index, (packet, kind)) in payload::packets(&body).enumerate() {
+            match kind {
+                MessageKind::Event(EventType::Auth)
+                | MessageKind::BinaryEvent { event: EventType::Auth, .. } => {
+                    let verdict = {
+                        let terms = tenant.terms(clock::now());
+                        polled.session.lock().on_reply(packet, &terms, &self.shared.ledger)
+                    };
+                    match verdict {
+                        ReplyVerdict::Pass => {}
+                        ReplyVerdict::Store(stored) => store(stored).await,
+                        ReplyVerdict::Replace(text) => replaced.push((index, text.into_bytes())),
+                        ReplyVerdict::Forbid => {
+                            tracing::warn!(
+                                "the document server accepted an open that nobody judged"
+                            );
+                            return None;
+                        }
+                    }
+                }
+                // The server ended the session.
+                MessageKind::EngineClose => {
+                    polled.session.lock().end();
+                    self.shared.polled.remove(id);
+                }
+                _ => {}
+            }
+        }
+        Some(with_replaced(body, &replaced))
+    }
+
+    async fn send(&self, server: SocketAddr, body: Bytes) -> pingora::Result<Exchange> {
+        let mut request = self.request.clone();
+        // The answer is read here, and compressed again where the client wants that.
+        request.remove_header(&header::ACCEPT_ENCODING);
+        let settings = &self.tenant.upstreams.settings;
+        exchange::send(self.connector, server, settings, request, body)
+            .await
+            .map_err(pingora::Error::into_up)
+    }
+}
+
+/// The body with some of its packets replaced.
+fn with_replaced(body: Bytes, replaced: &[(usize, Vec<u8>)]) -> Bytes {
+    if replaced.is_empty() {
+        return body;
+    }
+    let packets = payload::packets(&body).enumerate().map(|(index, (packet, _))| {
+        replaced.iter().find(|(at, _)| *at == index).map_or(packet, |(_, text)| text.as_slice())
+    });
+    payload::join(packets).into()
+}
+
+/// A client's body, or `None` if it is too large.
+async fn read_body(session: &mut HttpSession) -> pingora::Result<Option<Bytes>> {
+    let reading = async {
+        let mut body = BytesMut::new();
+        while let Some(piece) = session.read_request_body().await? {
+            if body.len() + piece.len() > MAX_BODY {
+                return Ok(None);
+            }
+            body.extend_from_slice(&piece);
+        }
+        Ok(Some(body.freeze()))
+    };
+    match timeout(BODY_TIMEOUT, reading).await {
+        Ok(read) => read,
+        Err(_) => pingora::Error::e_explain(
+            pingora::ErrorType::ReadTimedout,
+            "a polling request's body did not arrive in time",
+        )
+        .map_err(pingora::Error::into_down),
+    }
+}
+
+/// A short answer's body, or `None` if it is too large.
+async fn read_answer(exchange: &mut Exchange) -> pingora::Result<Option<Bytes>> {
+    match timeout(ANSWER_TIMEOUT, read_parked(exchange)).await {
+        Ok(read) => read,
+        Err(_) => pingora::Error::e_explain(
+            pingora::ErrorType::ReadTimedout,
+            "the answer to a polling request did not come in time",
+        )
+        .map_err(pingora::Error::into_up),
+    }
+}
+
+/// An answer's body, or `None` if it is too large.
+async fn read_parked(exchange: &mut Exchange) -> pingora::Result<Option<Bytes>> {
+    let mut body = BytesMut::new();
+    while let Some(piece) = exchange.next().await.map_err(pingora::Error::into_up)? {
+        if body.len() + piece.len() > MAX_BODY {
+            return Ok(None);
+        }
+        body.extend_from_slice(&piece);
+    }
+    Ok(Some(body.freeze()))
+}
+
+fn accepts_gzip(session: &HttpSession) -> bool {
+    session.get_header(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).is_some_and(
+        |value| {
+            value.split(',').any(|entry| {
+                let mut parts = entry.split(';').map(str::trim);
+                parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip"))
+                    && !parts.any(|part| matches!(part, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"))
+            })
+        },
+    )
+}
+
+/// Passes an answer on, compressed as the document server would have.
+async fn relay_compressed(
+    session: &mut HttpSession,
+    mut head: ResponseHeader,
+    body: Bytes,
+    gzip: bool,
+) -> pingora::Result<()> {
+    if !gzip || body.len() < COMPRESS_FROM {
+        return relay(session, head, body).await;
+    }
+    let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 2), Compression::fast());
+    let compressed = encoder.write_all(&body).and_then(|()| encoder.finish());
+    let Ok(compressed) = compressed else { return relay(session, head, body).await };
+    head.insert_header(header::CONTENT_ENCODING, "gzip")?;
+    relay(session, head, compressed.into()).await
+}
+
+async fn relay(
+    session: &mut HttpSession,
+    mut head: ResponseHeader,
+    body: Bytes,
+) -> pingora::Result<()> {
+    head.insert_header(header::CONTENT_LENGTH, body.len())?;
+    session.write_response_header(Box::new(head), body.is_empty()).await?;
+    if !body.is_empty() {
+        session.write_response_body(Some(body), true).await?;
+    }
+    Ok(())
+}
+
+/// Says that a `POST` was taken, as the document server does.
+async fn take(session: &mut HttpSession) -> pingora::Result<()> {
+    let mut answer = Answer::json(TAKEN);
+    answer.content_type = "text/html";
+    answer.send(session).await
+}
+
+/// Answers as an Engine.IO server does that does not take the request.
+///
+/// # Errors
+/// The client is gone.
+pub async fn refuse(refusal: EngineRefusal, session: &mut HttpSession) -> pingora::Result<()> {
+    let mut answer = Answer::json(refusal.body());
+    answer.status = StatusCode::BAD_REQUEST;
+    answer.send(session).await
+}
+
+async fn too_large(session: &mut HttpSession) -> pingora::Result<()> {
+    let message = format!("A polling request may have at most {MAX_BODY} bytes.");
+    let headers = &session.req_header().headers;
+    Answer::refusal(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", &message, headers)
+        .send(session)
+        .await
+}

@@ -1,0 +1,172 @@
+//! The co-authoring sessions that were opened by polling, found by their engine id.
+//!
+//! The id is not bound to a path or a TCP connection (WIRE.md section 2), so this table is what a
+//! request is judged by. A session that is not in it is nobody's: it never reaches the document
+//! server.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::gateway::site::Tenant;
+use crate::ops::metrics::GaugeGuard;
+use crate::session::Session;
+use crate::wire::coauthoring::EngineHandshake;
+
+/// The most sessions opened by polling at a time.
+const MAX_SESSIONS: usize = 200_000;
+
+/// How long a refused client has to fetch the reason.
+const FAREWELL_KEPT: Duration = Duration::from_secs(45);
+
+/// One session that was opened by polling.
+pub struct PolledSession {
+    pub tenant: Arc<Tenant>,
+    /// The document server that has it.
+    pub server: SocketAddr,
+    pub address: IpAddr,
+    /// The client is silent for this long: it is gone. The server's own numbers.
+    silence_limit: Duration,
+    pub session: Arc<Mutex<Session>>,
+    state: Mutex<State>,
+    /// Requests and upgraded connections under way.
+    under_way: AtomicUsize,
+    /// Wakes a parked request when there are last words.
+    pub wake: Notify,
+}
+
+struct State {
+    /// Counts the session as one of polling until it is upgraded.
+    open: Option<GaugeGuard>,
+    last_seen: Instant,
+    /// The last words for a client that was refused.
+    farewell: Option<Vec<u8>>,
+    refused: bool,
+}
+
+/// All of them.
+#[derive(Default)]
+pub struct PolledSessions {
+    by_id: Mutex<HashMap<Box<str>, Arc<PolledSession>>>,
+}
+
+/// Marks a request as under way.
+pub struct UnderWay(Arc<PolledSession>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+        self.0.state.lock().last_seen = Instant::now();
+    }
+}
+
+impl PolledSession {
+    /// The session of a handshake that `server` just answered.
+    pub fn new(
+        tenant: Arc<Tenant>,
+        server: SocketAddr,
+        address: IpAddr,
+        handshake: &EngineHandshake,
+        open: GaugeGuard,
+    ) -> Self {
+        Self {
+            tenant,
+            server,
+            address,
+            silence_limit: handshake.ping_interval.saturating_add(handshake.ping_timeout),
+            session: Arc::new(Mutex::new(Session::new(address))),
+            state: Mutex::new(State {
+                open: Some(open),
+                last_seen: Instant::now(),
+                farewell: None,
+                refused: false,
+            }),
+            under_way: AtomicUsize::new(0),
+            wake: Notify::new(),
+        }
+    }
+
+    /// Counts a request under way for as long as the guard lives.
+    pub fn under_way(self: &Arc<Self>) -> UnderWay {
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+        self.state.lock().last_seen = Instant::now();
+        UnderWay(Arc::clone(self))
+    }
+
+    /// Ends the session for the client, with these packets as its last words. What it held is
+    /// free.
+    pub fn refuse(&self, farewell: Vec<u8>) {
+        self.session.lock().end();
+        let mut state = self.state.lock();
+        state.farewell = Some(farewell);
+        state.refused = true;
+        drop(state);
+        self.wake.notify_waiters();
+    }
+
+    /// A WebSocket carries the session from here on.
+    pub fn upgraded(&self) {
+        self.state.lock().open = None;
+    }
+
+    /// Whether the session was refused; then nothing of it is forwarded any more.
+    pub fn is_refused(&self) -> bool {
+        self.state.lock().refused
+    }
+
+    /// The last words, once.
+    pub fn take_farewell(&self) -> Option<Vec<u8>> {
+        self.state.lock().farewell.take()
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        if self.under_way.load(Ordering::Relaxed) > 0 {
+            return false;
+        }
+        let state = self.state.lock();
+        let limit = if state.refused { FAREWELL_KEPT } else { self.silence_limit };
+        now.saturating_duration_since(state.last_seen) > limit
+    }
+}
+
+impl PolledSessions {
+    /// Adds a session; `false` if there are too many, or one with this id.
+    pub fn insert(&self, id: &str, session: Arc<PolledSession>) -> bool {
+        let mut by_id = self.by_id.lock();
+        if by_id.len() >= MAX_SESSIONS || by_id.contains_key(id) {
+            return false;
+        }
+        by_id.insert(id.into(), session);
+        true
+    }
+
+    /// The session of an id, if it belongs to that tenant.
+    pub fn find(&self, id: &str, tenant: &Tenant) -> Option<Arc<PolledSession>> {
+        let found = self.by_id.lock().get(id).cloned()?;
+        (found.tenant.name == tenant.name).then_some(found)
+    }
+
+    /// Forgets a session; its seat is free when the last request under way is done.
+    pub fn remove(&self, id: &str) {
+        // Dropped outside of the lock.
+        let _removed = self.by_id.lock().remove(id);
+    }
+
+    /// Forgets the sessions whose clients were silent for too long. O(sessions).
+    pub fn sweep(&self) {
+        let now = Instant::now();
+        let mut over = Vec::new();
+        self.by_id.lock().retain(|_, session| {
+            let is_over = session.is_over(now);
+            if is_over {
+                over.push(Arc::clone(session));
+            }
+            !is_over
+        });
+    }
+}
