@@ -185,8 +185,9 @@ impl BackgroundService for Keeper {
             tokio::select! {
                 _ = shutdown.changed() => return,
                 _ = sweep.tick() => {
-                    self.shared.ledger.sweep(clock::now());
-                    self.shared.polled.sweep();
+                    let now = clock::now();
+                    self.shared.polled.sweep(now, self.shared.site.load().reconnect_grace);
+                    self.shared.ledger.sweep(now);
                 }
                 _ = hangup.recv() => {
                     if self.reload() {

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
@@ -42,6 +43,8 @@ pub struct Site {
     pub trusted_proxies: Vec<IpNet>,
     pub operators: Vec<IpNet>,
     pub access_log: bool,
+    /// How long a lost connection keeps its seat for the same session.
+    pub reconnect_grace: Duration,
     hosts: HostMap<Tenant>,
     /// The default tenant first.
     tenants: Vec<Arc<Tenant>>,
@@ -139,6 +142,7 @@ impl Site {
             trusted_proxies: settings.server.trusted_proxies.clone(),
             operators: settings.server.operators.clone(),
             access_log: settings.log.access,
+            reconnect_grace: settings.enforcement.reconnect_grace,
             hosts,
             tenants,
             upstreams,

@@ -96,6 +96,7 @@ pub struct Metrics {
     routes: Vec<RouteMetrics>,
     requests: IntCounterVec,
     admissions: IntCounterVec,
+    corrections: IntCounterVec,
     upstream_failures: IntCounterVec,
     websockets: IntGauge,
     polling: IntGauge,
@@ -137,6 +138,13 @@ impl Metrics {
         let admissions = IntCounterVec::new(
             Opts::new("seatgate_admissions_total", "Decisions about opens."),
             &["tenant", "class", "outcome", "reason"],
+        )?;
+        let corrections = IntCounterVec::new(
+            Opts::new(
+                "seatgate_class_corrections_total",
+                "Opens that the document server took for another class than they were counted as.",
+            ),
+            &["tenant"],
         )?;
         let upstream_failures = IntCounterVec::new(
             Opts::new(
@@ -181,10 +189,11 @@ impl Metrics {
                 duration: durations.with_label_values(&[name]),
             })
             .collect();
-        let collectors: [Box<dyn Collector>; 8] = [
+        let collectors: [Box<dyn Collector>; 9] = [
             Box::new(requests.clone()),
             Box::new(durations),
             Box::new(admissions.clone()),
+            Box::new(corrections.clone()),
             Box::new(upstream_failures.clone()),
             Box::new(connections),
             Box::new(build),
@@ -199,6 +208,7 @@ impl Metrics {
             routes,
             requests,
             admissions,
+            corrections,
             upstream_failures,
             websockets,
             polling,
@@ -234,6 +244,11 @@ impl Metrics {
     ) {
         let reason = reason.map_or("none", Reason::label);
         self.admissions.with_label_values(&[tenant, class.label(), outcome.label(), reason]).inc();
+    }
+
+    /// Counts one open that the document server took for another class than it was counted as.
+    pub fn count_correction(&self, tenant: &str) {
+        self.corrections.with_label_values(&[tenant]).inc();
     }
 
     /// Counts one failure of a document server.
