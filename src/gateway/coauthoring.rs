@@ -20,6 +20,7 @@ use super::site::{Shared, Tenant};
 use crate::clock;
 use crate::ledger::{CloseReason, Seat, SeatWatch};
 use crate::ops::metrics::Outcome;
+use crate::seat::SeatKind;
 use crate::session::inspect::{Event, Flow, Inspector, Violation};
 use crate::session::{Decision, ReplyVerdict, Report, Session, Stored, Verdict};
 use crate::wire::coauthoring::{DisconnectCode, disconnect_reason};
@@ -404,6 +405,25 @@ pub fn report_admission(shared: &Shared, tenant: &Tenant, report: &Report) {
         reason = report.reason.map_or("none", crate::admission::Reason::label),
         "admission"
     );
+    warn(shared, tenant, report);
+}
+
+/// Warns of refusals, and of seats that run short.
+fn warn(shared: &Shared, tenant: &Tenant, report: &Report) {
+    let now = clock::now();
+    if let Some(reason) = report.reason {
+        shared.warnings.refused(&tenant.name, &tenant.licence_id, reason, now);
+        return;
+    }
+    let (Some(licence), Some(class)) = (&tenant.licence, report.class.seat_class()) else { return };
+    let kind = SeatKind::of(class, licence.quota.metering());
+    let usage = tenant.seats.usage(now);
+    let used = usage.iter().find(|usage| usage.kind == kind).map(|usage| usage.used);
+    if let (Some(used), Some(limit)) = (used, tenant.limit(kind)) {
+        let percent = shared.site.load().warning_percent;
+        let (name, licence) = (&tenant.name, &tenant.licence_id);
+        shared.warnings.seats_taken(name, licence, kind, (used, limit), percent, now);
+    }
 }
 
 /// Makes a newly counted user durable before the reply that lets them work passes on.

@@ -97,6 +97,8 @@ pub struct Metrics {
     requests: IntCounterVec,
     admissions: IntCounterVec,
     corrections: IntCounterVec,
+    warnings: IntCounterVec,
+    notices: IntCounterVec,
     upstream_failures: IntCounterVec,
     websockets: IntGauge,
     polling: IntGauge,
@@ -146,6 +148,20 @@ impl Metrics {
             ),
             &["tenant"],
         )?;
+        let warnings = IntCounterVec::new(
+            Opts::new(
+                "seatgate_seat_warnings_total",
+                "Opens that left warning_percent or more of a kind of seat taken.",
+            ),
+            &["tenant", "kind"],
+        )?;
+        let notices = IntCounterVec::new(
+            Opts::new("seatgate_notices_total", "Notices for the webhook, by what became of them."),
+            &["outcome"],
+        )?;
+        for outcome in ["delivered", "failed", "dropped"] {
+            notices.with_label_values(&[outcome]);
+        }
         let upstream_failures = IntCounterVec::new(
             Opts::new(
                 "seatgate_upstream_failures_total",
@@ -189,11 +205,13 @@ impl Metrics {
                 duration: durations.with_label_values(&[name]),
             })
             .collect();
-        let collectors: [Box<dyn Collector>; 9] = [
+        let collectors: [Box<dyn Collector>; 11] = [
             Box::new(requests.clone()),
             Box::new(durations),
             Box::new(admissions.clone()),
             Box::new(corrections.clone()),
+            Box::new(warnings.clone()),
+            Box::new(notices.clone()),
             Box::new(upstream_failures.clone()),
             Box::new(connections),
             Box::new(build),
@@ -209,6 +227,8 @@ impl Metrics {
             requests,
             admissions,
             corrections,
+            warnings,
+            notices,
             upstream_failures,
             websockets,
             polling,
@@ -249,6 +269,16 @@ impl Metrics {
     /// Counts one open that the document server took for another class than it was counted as.
     pub fn count_correction(&self, tenant: &str) {
         self.corrections.with_label_values(&[tenant]).inc();
+    }
+
+    /// Counts one open that left so many seats of a kind taken that a warning is due.
+    pub fn count_warning(&self, tenant: &str, kind: &'static str) {
+        self.warnings.with_label_values(&[tenant, kind]).inc();
+    }
+
+    /// Counts one notice for the webhook: delivered, failed or dropped.
+    pub fn count_notice(&self, outcome: &'static str) {
+        self.notices.with_label_values(&[outcome]).inc();
     }
 
     /// Counts one failure of a document server.
