@@ -55,6 +55,9 @@ pub struct Usage {
     /// an open takes no seat more, so a connection limit does not stand in its way, not even
     /// one that was lowered in the meantime (PRODUCT.md: a session that runs goes on).
     pub holds_connection: bool,
+    /// Whether the asker so goes on as the same user: then it runs, and whatever has become of
+    /// the licence does not end it.
+    pub goes_on: bool,
 }
 
 /// Decides one open: may a session of `class` take a seat of `licence` at `now`?
@@ -67,13 +70,12 @@ pub fn decide(
     usage: Usage,
     now: Timestamp,
 ) -> Result<(), Reason> {
-    let licence = licence.ok_or(Reason::LicenceMissing)?;
-    match licence.standing(now) {
-        Standing::Valid => {}
-        Standing::NotStarted => return Err(Reason::LicenceNotStarted),
-        Standing::Expired => return Err(Reason::LicenceExpired),
-        Standing::Revoked => return Err(Reason::LicenceRevoked),
-    }
+    let licence = match in_force(licence, now) {
+        Ok(licence) => licence,
+        // What runs goes on, whatever has become of the licence, also over a lost connection.
+        Err(_) if usage.goes_on => return Ok(()),
+        Err(reason) => return Err(reason),
+    };
     let quota = &licence.quota;
     let (limit, taken, reason) = match (quota.metering(), class) {
         (Metering::Users, _) if usage.user_is_counted => return Ok(()),
@@ -90,6 +92,17 @@ pub fn decide(
         }
     };
     if taken < u64::from(limit) { Ok(()) } else { Err(reason) }
+}
+
+/// The licence, if it holds at `now`.
+fn in_force(licence: Option<&Licence>, now: Timestamp) -> Result<&Licence, Reason> {
+    let licence = licence.ok_or(Reason::LicenceMissing)?;
+    match licence.standing(now) {
+        Standing::Valid => Ok(licence),
+        Standing::NotStarted => Err(Reason::LicenceNotStarted),
+        Standing::Expired => Err(Reason::LicenceExpired),
+        Standing::Revoked => Err(Reason::LicenceRevoked),
+    }
 }
 
 #[cfg(test)]
@@ -177,8 +190,9 @@ mod tests {
         terms.end = Some(at("2026-08-01T00:00:00Z"));
         let mut revoked = terms.clone();
         revoked.revoked = true;
-        let going_on = Usage { holds_connection: true, user_is_counted: true, ..connections(1) };
-        for usage in [connections(0), going_on] {
+        let going_on = Usage { holds_connection: true, goes_on: true, ..connections(1) };
+        let known = Usage { user_is_counted: true, ..connections(0) };
+        for usage in [connections(0), known, going_on] {
             for (terms, now, expected) in [
                 (Some(&terms), "2026-06-30T23:59:59.999Z", Err(Reason::LicenceNotStarted)),
                 (Some(&terms), "2026-07-01T00:00:00Z", Ok(())),
@@ -188,6 +202,8 @@ mod tests {
                 (Some(&revoked), "2026-09-15T00:00:00Z", Err(Reason::LicenceRevoked)),
                 (None, "2026-07-15T00:00:00Z", Err(Reason::LicenceMissing)),
             ] {
+                // What runs goes on, whatever has become of the licence.
+                let expected = if usage.goes_on { Ok(()) } else { expected };
                 assert_eq!(decide(terms, EDITOR, usage, at(now)), expected, "{now}");
             }
         }

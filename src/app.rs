@@ -27,6 +27,7 @@ use crate::gateway::site::{Shared, Site};
 use crate::ledger::Ledger;
 use crate::ops::listener::Operations;
 use crate::ops::metrics::Metrics;
+use crate::ops::warnings::Warnings;
 
 /// The version of the program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -76,7 +77,8 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     let site = Site::build(&settings, &ledger);
     let metrics = Arc::new(Metrics::new(VERSION, REVISION)?);
     note_reload(&metrics, true);
-    let shared = Arc::new(Shared::new(site, ledger, metrics));
+    let warnings = Warnings::start(Arc::clone(&metrics), settings.notify.clone())?;
+    let shared = Arc::new(Shared::new(site, ledger, metrics, warnings));
     resolve(&shared)?;
 
     let conf = ServerConf {
@@ -185,8 +187,9 @@ impl BackgroundService for Keeper {
             tokio::select! {
                 _ = shutdown.changed() => return,
                 _ = sweep.tick() => {
-                    self.shared.ledger.sweep(clock::now());
-                    self.shared.polled.sweep();
+                    let now = clock::now();
+                    self.shared.polled.sweep(now, self.shared.site.load().reconnect_grace);
+                    self.shared.ledger.sweep(now);
                 }
                 _ = hangup.recv() => {
                     if self.reload() {
@@ -276,6 +279,7 @@ impl Keeper {
         }
         let site = Site::build(&loaded.settings, &self.shared.ledger);
         self.shared.site.store(Arc::new(site));
+        self.shared.warnings.set_webhook(loaded.settings.notify.clone());
         note_reload(&self.shared.metrics, true);
         tracing::info!("configuration reloaded");
         true

@@ -20,6 +20,7 @@ use super::site::{Shared, Tenant};
 use crate::clock;
 use crate::ledger::{CloseReason, Seat, SeatWatch};
 use crate::ops::metrics::Outcome;
+use crate::seat::SeatKind;
 use crate::session::inspect::{Event, Flow, Inspector, Violation};
 use crate::session::{Decision, ReplyVerdict, Report, Session, Stored, Verdict};
 use crate::wire::coauthoring::{DisconnectCode, disconnect_reason};
@@ -119,10 +120,11 @@ impl Connection {
             upgrades: self.upgrades,
             upgraded: false,
             client_said_goodbye: false,
+            server_said_goodbye: false,
         };
         async {
             let end = driver.drive().await;
-            driver.leave_polling(end);
+            driver.leave(end);
             tracing::debug!(?end, "session ended");
         }
         .instrument(span)
@@ -142,6 +144,7 @@ struct Driver<C, S> {
     /// The WebSocket has taken the session over from polling.
     upgraded: bool,
     client_said_goodbye: bool,
+    server_said_goodbye: bool,
 }
 
 /// What woke the driver.
@@ -206,10 +209,11 @@ where
                 }
                 None
             }
-            PumpEvent::Inspected(
-                Peer::Server,
-                Event::Goodbye | Event::GaveUpEditing | Event::Upgraded,
-            ) => None,
+            PumpEvent::Inspected(Peer::Server, Event::Goodbye) => {
+                self.server_said_goodbye = true;
+                None
+            }
+            PumpEvent::Inspected(Peer::Server, Event::GaveUpEditing | Event::Upgraded) => None,
             PumpEvent::Violated(Peer::Client, violation) => {
                 Some(self.on_violation(violation).await)
             }
@@ -224,7 +228,6 @@ where
             }
             PumpEvent::Broken(Peer::Server, error) => {
                 tracing::debug!(%error, "the document server is gone");
-                self.session.lock().end();
                 let _ = timeout(LINGER, self.pump.finish(Peer::Client)).await;
                 Some(End::ServerLost)
             }
@@ -263,8 +266,11 @@ where
         let tenant = self.shared.present(&self.tenant);
         let terms = tenant.terms(clock::now());
         let text = self.pump.inspect.server.text();
-        let verdict = self.session.lock().on_reply(text, &terms, &self.shared.ledger);
-        match verdict {
+        let replied = self.session.lock().on_reply(text, &terms, &self.shared.ledger);
+        if replied.corrected {
+            self.shared.metrics.count_correction(&tenant.name);
+        }
+        match replied.verdict {
             ReplyVerdict::Pass => self.pump.inspect.server.pass_held(),
             ReplyVerdict::Store(stored) => {
                 store(stored).await;
@@ -294,9 +300,6 @@ where
 
     /// One stream is at its end: the other side gets the rest, and its own chance to finish.
     async fn finish_after(&mut self, from: Peer) -> End {
-        if from == Peer::Server {
-            self.session.lock().end();
-        }
         let to = from.other();
         let finishing = async {
             if self.pump.finish(to).await.is_err() {
@@ -350,28 +353,38 @@ where
         let _ = timeout(LINGER, last_words).await;
     }
 
-    /// What becomes of the polling session that this connection went on with.
-    fn leave_polling(&self, end: End) {
-        let Some((id, polled)) = &self.upgrades else { return };
-        match end {
-            End::Refused | End::Violation | End::Closed => {
+    /// Settles what the session held: kept for a reconnect after a loss, free otherwise.
+    fn leave(&self, end: End) {
+        let lost = match end {
+            End::Goodbye | End::Refused | End::Violation | End::Closed => false,
+            End::ClientLost | End::ServerLost | End::TimedOut | End::Draining => true,
+            End::ServerClosed => !self.server_said_goodbye,
+        };
+        if let Some((id, polled)) = &self.upgrades {
+            if matches!(end, End::Refused | End::Violation | End::Closed) {
                 // A request that is still parked tells the client as well.
-                let code = DisconnectCode::AccessDenied;
-                let reason = disconnect_reason(code, code.description());
-                polled.refuse(payload::join([reason.as_bytes(), DISCONNECT.as_bytes()]));
-            }
-            End::Goodbye
-            | End::ClientLost
-            | End::ServerClosed
-            | End::ServerLost
-            | End::TimedOut
-            | End::Draining => {
-                if self.upgraded {
-                    self.shared.polled.remove(id);
-                }
+                polled.refuse(farewell_packets(DisconnectCode::AccessDenied));
+            } else if !self.upgraded {
+                // The attempt to upgrade failed; the session goes on by polling.
+                return;
+            } else {
+                self.shared.polled.remove(id);
             }
         }
+        let mut session = self.session.lock();
+        if lost && !self.client_said_goodbye {
+            let grace = self.shared.site.load().reconnect_grace;
+            session.lose(clock::now(), grace);
+        } else {
+            session.end();
+        }
     }
+}
+
+/// The packets that end a polling session with a reason that the editor understands.
+pub fn farewell_packets(code: DisconnectCode) -> Vec<u8> {
+    let reason = disconnect_reason(code, code.description());
+    payload::join([reason.as_bytes(), DISCONNECT.as_bytes()])
 }
 
 /// Counts a decision about an open, and logs it.
@@ -392,6 +405,25 @@ pub fn report_admission(shared: &Shared, tenant: &Tenant, report: &Report) {
         reason = report.reason.map_or("none", crate::admission::Reason::label),
         "admission"
     );
+    warn(shared, tenant, report);
+}
+
+/// Warns of refusals, and of seats that run short.
+fn warn(shared: &Shared, tenant: &Tenant, report: &Report) {
+    let now = clock::now();
+    if let Some(reason) = report.reason {
+        shared.warnings.refused(&tenant.name, &tenant.licence_id, reason, now);
+        return;
+    }
+    let (Some(licence), Some(class)) = (&tenant.licence, report.class.seat_class()) else { return };
+    let kind = SeatKind::of(class, licence.quota.metering());
+    let usage = tenant.seats.usage(now);
+    let used = usage.iter().find(|usage| usage.kind == kind).map(|usage| usage.used);
+    if let (Some(used), Some(limit)) = (used, tenant.limit(kind)) {
+        let percent = shared.site.load().warning_percent;
+        let (name, licence) = (&tenant.name, &tenant.licence_id);
+        shared.warnings.seats_taken(name, licence, kind, (used, limit), percent, now);
+    }
 }
 
 /// Makes a newly counted user durable before the reply that lets them work passes on.

@@ -315,7 +315,7 @@ fn upstream_refusal(status: StatusCode, message: &str, session: &Session) -> Ans
 
 /// The path without the query, which may hold tokens.
 fn path_for_log(session: &Session) -> String {
-    String::from_utf8_lossy(&target_path(session.req_header())).into_owned()
+    String::from_utf8_lossy(target_path(session.req_header())).into_owned()
 }
 
 #[async_trait]
@@ -368,7 +368,7 @@ impl ProxyHttp for Gateway {
             let site = self.shared.site.load();
             context.caller = Caller::identify(&request.headers, peer, &site.trusted_proxies, tls);
             let tenant = Arc::clone(site.tenant_of(context.caller.host(request)));
-            let route = tenant.router.route(&target_path(request));
+            let route = tenant.router.route(target_path(request));
             (tenant, route)
         };
         context.tenant = Some(Arc::clone(&tenant));

@@ -144,14 +144,22 @@ impl Router {
 }
 
 /// The path of a request's target, without scheme, host and query.
-pub fn target_path(request: &RequestHeader) -> Cow<'_, [u8]> {
-    let target = request.raw_path();
-    if !target.starts_with(b"/") && request.uri.scheme().is_some() {
-        // `GET http://host/path`: the document server takes the path out of it.
-        return Cow::Borrowed(request.uri.path().as_bytes());
-    }
+pub fn target_path(request: &RequestHeader) -> &[u8] {
+    let target = origin_form(request.raw_path());
     let end = target.iter().position(|byte| *byte == b'?').unwrap_or(target.len());
-    Cow::Borrowed(target.get(..end).unwrap_or_default())
+    target.get(..end).unwrap_or_default()
+}
+
+/// A target without scheme and host: of `http://host/path?query` the document server takes
+/// `/path?query`.
+fn origin_form(target: &[u8]) -> &[u8] {
+    if target.starts_with(b"/") {
+        return target;
+    }
+    let Some(scheme) = memchr::memmem::find(target, b"://") else { return target };
+    let rest = target.get(scheme + 3..).unwrap_or_default();
+    let path = rest.iter().position(|byte| matches!(byte, b'/' | b'\\' | b'?' | b'#'));
+    path.and_then(|path| rest.get(path..)).unwrap_or(b"/")
 }
 
 /// The target that goes to the document server, unless it is the request's own: in origin form,
@@ -162,12 +170,11 @@ pub fn forward_target(
     path_prefix: &str,
     strip_version: bool,
 ) -> Option<Vec<u8>> {
-    let origin_form = request.raw_path().starts_with(b"/");
-    if origin_form && path_prefix.is_empty() && !strip_version {
-        return None;
-    }
+    let raw = request.raw_path();
+    let target = origin_form(raw);
     let path = target_path(request);
-    let mut rest: &[u8] = &path;
+    let query = target.get(path.len()..).unwrap_or_default();
+    let mut rest = path;
     if !path_prefix.is_empty()
         && let Some(inner) = rest.strip_prefix(path_prefix.as_bytes())
         && (inner.is_empty() || inner.starts_with(b"/"))
@@ -180,19 +187,11 @@ pub fn forward_target(
     {
         rest = inner.as_bytes();
     }
-    if origin_form && rest.len() == path.len() {
+    if target.len() == raw.len() && rest.len() == path.len() {
         return None;
     }
-    let mut target = if rest.is_empty() { b"/".to_vec() } else { rest.to_vec() };
-    if !origin_form && request.uri.scheme().is_none() {
-        // `OPTIONS *` and the like.
-        return None;
-    }
-    let raw = request.raw_path();
-    if let Some(query) = raw.iter().position(|byte| *byte == b'?') {
-        target.extend_from_slice(raw.get(query..).unwrap_or_default());
-    }
-    Some(target)
+    let rest = if rest.is_empty() { b"/" } else { rest };
+    Some([rest, query].concat())
 }
 
 /// The one of two readings of a path that lets less through; the first where they are equal.
@@ -371,7 +370,7 @@ mod tests {
     fn a_whole_url_as_target_is_routed_by_its_path() {
         for target in ["http://h/internal/connections", "HTTP://h/%69nfo", "http://h:80//info"] {
             let request = RequestHeader::build("GET", target.as_bytes(), None).unwrap();
-            assert_eq!(router().route(&target_path(&request)), Ok(Route::Guarded), "{target}");
+            assert_eq!(router().route(target_path(&request)), Ok(Route::Guarded), "{target}");
         }
     }
 

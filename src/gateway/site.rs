@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
@@ -20,6 +21,7 @@ use crate::config::Settings;
 use crate::ledger::{Ledger, LicenceSeats};
 use crate::licence::{self, Licence, Metering};
 use crate::ops::metrics::{Metrics, TenantSample};
+use crate::ops::warnings::Warnings;
 use crate::seat::SeatKind;
 use crate::session::Terms;
 use crate::tenant::{HostMap, Policy};
@@ -42,6 +44,10 @@ pub struct Site {
     pub trusted_proxies: Vec<IpNet>,
     pub operators: Vec<IpNet>,
     pub access_log: bool,
+    /// How long a lost connection keeps its seat for the same session.
+    pub reconnect_grace: Duration,
+    /// From this share of a kind of seat on a warning is due.
+    pub warning_percent: u8,
     hosts: HostMap<Tenant>,
     /// The default tenant first.
     tenants: Vec<Arc<Tenant>>,
@@ -54,6 +60,7 @@ pub struct Shared {
     pub site: ArcSwap<Site>,
     pub ledger: Ledger,
     pub metrics: Arc<Metrics>,
+    pub warnings: Warnings,
     /// Co-authoring sessions that were opened by polling.
     pub polled: PolledSessions,
     /// Becomes `true` when the process is about to end.
@@ -74,11 +81,12 @@ impl Drop for Busy {
 
 impl Shared {
     /// The state of a process that serves `site`.
-    pub fn new(site: Site, ledger: Ledger, metrics: Arc<Metrics>) -> Self {
+    pub fn new(site: Site, ledger: Ledger, metrics: Arc<Metrics>, warnings: Warnings) -> Self {
         Self {
             site: ArcSwap::from_pointee(site),
             ledger,
             metrics,
+            warnings,
             polled: PolledSessions::default(),
             draining: watch::Sender::new(false),
             busy: Arc::default(),
@@ -139,6 +147,8 @@ impl Site {
             trusted_proxies: settings.server.trusted_proxies.clone(),
             operators: settings.server.operators.clone(),
             access_log: settings.log.access,
+            reconnect_grace: settings.enforcement.reconnect_grace,
+            warning_percent: settings.enforcement.warning_percent,
             hosts,
             tenants,
             upstreams,
@@ -208,7 +218,7 @@ impl Tenant {
     }
 
     /// How many seats of a kind the licence sells; `None` where it does not limit the kind.
-    fn limit(&self, kind: SeatKind) -> Option<u64> {
+    pub fn limit(&self, kind: SeatKind) -> Option<u64> {
         let quota = &self.licence.as_ref()?.quota;
         let limit = match (quota.metering(), kind) {
             (Metering::Connections, SeatKind::EditorConnections) => quota.connections,

@@ -409,6 +409,7 @@ fn usage_without(
         users: users.taken().saturating_sub(others),
         user_is_counted: users.takes(hash, user),
         holds_connection: held > 0,
+        goes_on: of_class().any(|held| *held.sitting.occupant.user == *user),
     }
 }
 

@@ -96,6 +96,9 @@ pub struct Metrics {
     routes: Vec<RouteMetrics>,
     requests: IntCounterVec,
     admissions: IntCounterVec,
+    corrections: IntCounterVec,
+    warnings: IntCounterVec,
+    notices: IntCounterVec,
     upstream_failures: IntCounterVec,
     websockets: IntGauge,
     polling: IntGauge,
@@ -138,6 +141,27 @@ impl Metrics {
             Opts::new("seatgate_admissions_total", "Decisions about opens."),
             &["tenant", "class", "outcome", "reason"],
         )?;
+        let corrections = IntCounterVec::new(
+            Opts::new(
+                "seatgate_class_corrections_total",
+                "Opens that the document server took for another class than they were counted as.",
+            ),
+            &["tenant"],
+        )?;
+        let warnings = IntCounterVec::new(
+            Opts::new(
+                "seatgate_seat_warnings_total",
+                "Opens that left warning_percent or more of a kind of seat taken.",
+            ),
+            &["tenant", "kind"],
+        )?;
+        let notices = IntCounterVec::new(
+            Opts::new("seatgate_notices_total", "Notices for the webhook, by what became of them."),
+            &["outcome"],
+        )?;
+        for outcome in ["delivered", "failed", "dropped"] {
+            notices.with_label_values(&[outcome]);
+        }
         let upstream_failures = IntCounterVec::new(
             Opts::new(
                 "seatgate_upstream_failures_total",
@@ -181,10 +205,13 @@ impl Metrics {
                 duration: durations.with_label_values(&[name]),
             })
             .collect();
-        let collectors: [Box<dyn Collector>; 8] = [
+        let collectors: [Box<dyn Collector>; 11] = [
             Box::new(requests.clone()),
             Box::new(durations),
             Box::new(admissions.clone()),
+            Box::new(corrections.clone()),
+            Box::new(warnings.clone()),
+            Box::new(notices.clone()),
             Box::new(upstream_failures.clone()),
             Box::new(connections),
             Box::new(build),
@@ -199,6 +226,9 @@ impl Metrics {
             routes,
             requests,
             admissions,
+            corrections,
+            warnings,
+            notices,
             upstream_failures,
             websockets,
             polling,
@@ -234,6 +264,21 @@ impl Metrics {
     ) {
         let reason = reason.map_or("none", Reason::label);
         self.admissions.with_label_values(&[tenant, class.label(), outcome.label(), reason]).inc();
+    }
+
+    /// Counts one open that the document server took for another class than it was counted as.
+    pub fn count_correction(&self, tenant: &str) {
+        self.corrections.with_label_values(&[tenant]).inc();
+    }
+
+    /// Counts one open that left so many seats of a kind taken that a warning is due.
+    pub fn count_warning(&self, tenant: &str, kind: &'static str) {
+        self.warnings.with_label_values(&[tenant, kind]).inc();
+    }
+
+    /// Counts one notice for the webhook: delivered, failed or dropped.
+    pub fn count_notice(&self, outcome: &'static str) {
+        self.notices.with_label_values(&[outcome]).inc();
     }
 
     /// Counts one failure of a document server.

@@ -16,6 +16,7 @@ mod tests;
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -92,6 +93,14 @@ pub enum ReplyVerdict {
     Forbid,
 }
 
+/// The verdict about a reply.
+#[derive(Debug)]
+pub struct Replied {
+    pub verdict: ReplyVerdict,
+    /// The document server took the open for another class than it was counted as.
+    pub corrected: bool,
+}
+
 /// A user who was counted, and the licence they were counted under.
 #[derive(Debug)]
 pub struct Stored {
@@ -111,7 +120,9 @@ enum Holding {
 /// An `auth` that passed and awaits its reply.
 #[derive(Debug)]
 struct Pending {
+    /// What it was counted as.
     class: SessionClass,
+    facts: SessionFacts,
     /// The seat it needs, unless the present one will do.
     seat: Option<Seat>,
     /// The `licenseType` that tells the editor why it is view-only.
@@ -166,12 +177,12 @@ impl Session {
             SessionClass::Editor => self.judge(SeatClass::Editor, &message, &facts, terms),
             SessionClass::LiveViewer if is_plain_under(terms) => {
                 let text = (!facts.forced_live).then(|| message.to_strict());
-                self.await_reply(SessionClass::Viewer, None, None);
+                self.await_reply(SessionClass::Viewer, &facts, None, None);
                 pass(Report::admitted(SessionClass::Viewer, &facts), text)
             }
             SessionClass::LiveViewer => self.judge(SeatClass::LiveViewer, &message, &facts, terms),
             SessionClass::Viewer => {
-                self.await_reply(SessionClass::Viewer, None, None);
+                self.await_reply(SessionClass::Viewer, &facts, None, None);
                 pass(Report::admitted(SessionClass::Viewer, &facts), None)
             }
         }
@@ -192,23 +203,12 @@ impl Session {
                 && Arc::ptr_eq(seat.licence(), terms.seats)
         }) {
             // What runs goes on, whatever has become of the licence.
-            self.await_reply(class.session_class(), None, None);
+            self.await_reply(class.session_class(), facts, None, None);
             return pass(Report::admitted(class.session_class(), facts), None);
         }
-        let occupant = Occupant {
-            tenant: Arc::clone(terms.tenant),
-            document: facts.document.as_str().into(),
-            user: facts.user.as_str().into(),
-            anonymous: facts.anonymous,
-            address: self.address,
-        };
-        let request = SeatRequest {
-            class,
-            occupant,
-            session_id: facts.session_id.as_deref(),
-            replaces: if self.pending.is_empty() { held } else { None },
-            force: terms.policy.mode == Mode::Observe,
-        };
+        // While another open is under way, nobody knows which seat it will leave.
+        let replaces = if self.pending.is_empty() { held } else { None };
+        let request = self.request(class, facts, replaces, terms);
         match terms.seats.admit(request, terms.licence, terms.now) {
             Ok(seat) => {
                 let mut report = Report::admitted(class.session_class(), facts);
@@ -216,7 +216,7 @@ impl Session {
                     report.decision = Decision::Observed;
                     report.reason = Some(reason);
                 }
-                self.await_reply(class.session_class(), Some(seat), None);
+                self.await_reply(class.session_class(), facts, Some(seat), None);
                 pass(report, None)
             }
             Err(refusal) => self.refuse_or_view(class, refusal.reason, message, facts, terms),
@@ -259,7 +259,7 @@ impl Session {
                 (SeatClass::LiveViewer, Metering::Connections) => 13,
                 (SeatClass::LiveViewer, Metering::Users) => 14,
             };
-            self.await_reply(SessionClass::Viewer, None, Some(notice));
+            self.await_reply(SessionClass::Viewer, facts, None, Some(notice));
             let report = Report {
                 decision: Decision::ViewOnly,
                 reason: Some(reason),
@@ -270,24 +270,57 @@ impl Session {
         refuse(class.session_class(), reason, DisconnectCode::AccessDenied, Some(facts))
     }
 
-    fn await_reply(&mut self, class: SessionClass, seat: Option<Seat>, notice: Option<u8>) {
+    fn await_reply(
+        &mut self,
+        class: SessionClass,
+        facts: &SessionFacts,
+        seat: Option<Seat>,
+        notice: Option<u8>,
+    ) {
         self.overlapped |= !self.pending.is_empty();
-        self.pending.push_back(Pending { class, seat, notice });
+        self.pending.push_back(Pending { class, facts: facts.clone(), seat, notice });
     }
 
     /// Judges the server's reply to an `auth`.
-    pub fn on_reply(&mut self, text: &[u8], terms: &Terms<'_>, ledger: &Ledger) -> ReplyVerdict {
-        let Ok(reply) = AuthReply::parse(text) else { return ReplyVerdict::Forbid };
+    pub fn on_reply(&mut self, text: &[u8], terms: &Terms<'_>, ledger: &Ledger) -> Replied {
+        let uncorrected = |verdict| Replied { verdict, corrected: false };
+        let Ok(reply) = AuthReply::parse(text) else { return uncorrected(ReplyVerdict::Forbid) };
         if reply.result != Some(1) {
-            return ReplyVerdict::Pass;
+            return uncorrected(ReplyVerdict::Pass);
         }
         let Some(pending) = self.pending.pop_front() else {
             // The server repeats its reply to everybody in a document when a lock is released.
-            return match self.holding {
+            return uncorrected(match self.holding {
                 Holding::Nothing => ReplyVerdict::Forbid,
                 Holding::Viewer(_) | Holding::Seat(_) => ReplyVerdict::Pass,
-            };
+            });
         };
+        let counted = pending.class;
+        let decided = decided_class(&reply).unwrap_or(counted);
+        match self.correct(pending, decided, terms) {
+            Ok(pending) => {
+                let corrected = pending.class != counted;
+                let verdict = self.accept(pending, &reply, terms, ledger);
+                Replied { verdict, corrected }
+            }
+            Err(reason) => {
+                tracing::warn!(
+                    reason = reason.label(),
+                    "no seat for what the server made of an open"
+                );
+                Replied { verdict: ReplyVerdict::Forbid, corrected: true }
+            }
+        }
+    }
+
+    /// The document server accepted an open: it holds from now on.
+    fn accept(
+        &mut self,
+        pending: Pending,
+        reply: &AuthReply<'_>,
+        terms: &Terms<'_>,
+        ledger: &Ledger,
+    ) -> ReplyVerdict {
         match (pending.class, pending.seat) {
             (SessionClass::Viewer, _) => {
                 let keeps = self.overlapped && matches!(self.holding, Holding::Seat(_));
@@ -315,6 +348,69 @@ impl Session {
         }
     }
 
+    /// Compares what an open was counted as with what the document server made of it, and counts
+    /// it anew if the two differ: the server has the last word, and may have limits of its own.
+    ///
+    /// # Errors
+    /// There is no seat for what the server made of it.
+    fn correct(
+        &mut self,
+        pending: Pending,
+        decided: SessionClass,
+        terms: &Terms<'_>,
+    ) -> Result<Pending, Reason> {
+        let decided = match decided {
+            SessionClass::LiveViewer if is_plain_under(terms) => SessionClass::Viewer,
+            decided => decided,
+        };
+        if decided == pending.class {
+            return Ok(pending);
+        }
+        tracing::warn!(
+            counted = pending.class.label(),
+            decided = decided.label(),
+            user = %pending.facts.user,
+            "the document server took an open for another class than it was counted as"
+        );
+        let class = match decided {
+            SessionClass::Viewer => {
+                return Ok(Pending { class: decided, seat: None, ..pending });
+            }
+            SessionClass::Editor => SeatClass::Editor,
+            SessionClass::LiveViewer => SeatClass::LiveViewer,
+        };
+        let Pending { facts, seat, notice, .. } = pending;
+        let held = seat.as_ref().or_else(|| self.seat());
+        let request = self.request(class, &facts, held, terms);
+        let seat = terms
+            .seats
+            .admit(request, terms.licence, terms.now)
+            .map_err(|refusal| refusal.reason)?;
+        Ok(Pending { class: decided, facts, seat: Some(seat), notice })
+    }
+
+    fn request<'a>(
+        &self,
+        class: SeatClass,
+        facts: &'a SessionFacts,
+        replaces: Option<&'a Seat>,
+        terms: &Terms<'_>,
+    ) -> SeatRequest<'a> {
+        SeatRequest {
+            class,
+            occupant: Occupant {
+                tenant: Arc::clone(terms.tenant),
+                document: facts.document.as_str().into(),
+                user: facts.user.as_str().into(),
+                anonymous: facts.anonymous,
+                address: self.address,
+            },
+            session_id: facts.session_id.as_deref(),
+            replaces,
+            force: terms.policy.mode == Mode::Observe,
+        }
+    }
+
     /// The client gave up editing: the document server lets it write no more, so its seat is
     /// free. While an `auth` is under way nobody knows which of the two the server reads first.
     pub fn on_gave_up_editing(&mut self, terms: &Terms<'_>, ledger: &Ledger) {
@@ -324,10 +420,19 @@ impl Session {
         }
     }
 
-    /// The document server ended the session: whatever was held is free.
+    /// The session ended with a goodbye, or was refused: whatever was held is free.
     pub fn end(&mut self) {
         self.pending.clear();
         self.holding = Holding::Nothing;
+    }
+
+    /// The connection was lost without a goodbye: an accepted seat is kept until `now + grace`
+    /// for the same user with the same session.
+    pub fn lose(&mut self, now: Timestamp, grace: Duration) {
+        self.pending.clear();
+        if let Holding::Seat(seat) = std::mem::replace(&mut self.holding, Holding::Nothing) {
+            seat.lost(now, grace);
+        }
     }
 }
 
@@ -341,6 +446,18 @@ impl Report {
             document: facts.document.clone(),
         }
     }
+}
+
+/// What the document server made of the open that it answers, if its list of participants tells.
+/// A restored session is listed under another id than its own, and so tells nothing.
+fn decided_class(reply: &AuthReply<'_>) -> Option<SessionClass> {
+    let id = reply.session_id.as_deref()?;
+    let own = reply.participants.iter().find(|participant| participant.connection_id == id)?;
+    Some(match (own.view, own.is_live_viewer) {
+        (false, _) => SessionClass::Editor,
+        (true, true) => SessionClass::LiveViewer,
+        (true, false) => SessionClass::Viewer,
+    })
 }
 
 /// A licence without live viewers makes plain viewers of them (PRODUCT.md).

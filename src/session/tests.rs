@@ -85,7 +85,7 @@ impl Desk {
     fn open(&self, session: &mut Session, auth: &str) -> Result<Report, Option<Reason>> {
         match session.on_auth(auth.as_bytes(), &self.terms()) {
             Verdict::Pass(report) | Verdict::Replace(report, _) => {
-                match session.on_reply(REPLY.as_bytes(), &self.terms(), &self.ledger) {
+                match session.on_reply(REPLY.as_bytes(), &self.terms(), &self.ledger).verdict {
                     ReplyVerdict::Pass | ReplyVerdict::Replace(_) => {}
                     ReplyVerdict::Store(Stored { seats, record }) => seats.stored(&record),
                     ReplyVerdict::Forbid => panic!("a judged open is forbidden"),
@@ -224,7 +224,7 @@ fn a_downgrade_that_overtakes_an_upgrade_frees_nothing() {
         assert!(matches!(session.on_auth(text.as_bytes(), &desk.terms()), Verdict::Pass(_)));
     }
     for _ in 0..2 {
-        let verdict = session.on_reply(REPLY.as_bytes(), &desk.terms(), &desk.ledger);
+        let verdict = session.on_reply(REPLY.as_bytes(), &desk.terms(), &desk.ledger).verdict;
         assert!(matches!(verdict, ReplyVerdict::Pass));
     }
     assert_eq!(desk.used(SeatKind::EditorConnections), 1);
@@ -239,7 +239,7 @@ fn giving_up_editing_frees_the_seat_unless_an_auth_is_under_way() {
     assert!(matches!(session.on_auth(text.as_bytes(), &desk.terms()), Verdict::Pass(_)));
     session.on_gave_up_editing(&desk.terms(), &desk.ledger);
     assert_eq!(desk.used(SeatKind::EditorConnections), 1);
-    let _ = session.on_reply(REPLY.as_bytes(), &desk.terms(), &desk.ledger);
+    let _ = session.on_reply(REPLY.as_bytes(), &desk.terms(), &desk.ledger).verdict;
     session.on_gave_up_editing(&desk.terms(), &desk.ledger);
     assert_eq!(desk.used(SeatKind::EditorConnections), 0);
     assert_eq!(desk.ledger.viewers("acme"), 1);
@@ -249,10 +249,10 @@ fn giving_up_editing_frees_the_seat_unless_an_auth_is_under_way() {
 fn a_reply_that_nobody_judged_is_forbidden() {
     let desk = Desk::connections(5, 5);
     let mut session = desk.session();
-    let verdict = session.on_reply(REPLY.as_bytes(), &desk.terms(), &desk.ledger);
+    let verdict = session.on_reply(REPLY.as_bytes(), &desk.terms(), &desk.ledger).verdict;
     assert!(matches!(verdict, ReplyVerdict::Forbid));
     assert!(desk.open(&mut session, &viewer("u")).is_ok());
-    let verdict = session.on_reply(REPLY.as_bytes(), &desk.terms(), &desk.ledger);
+    let verdict = session.on_reply(REPLY.as_bytes(), &desk.terms(), &desk.ledger).verdict;
     assert!(matches!(verdict, ReplyVerdict::Pass), "the server repeats its replies");
 }
 
@@ -271,7 +271,7 @@ fn over_the_limit_view_only_tells_the_editor_so() {
             }
             other => panic!("{other:?}"),
         }
-        match session.on_reply(REPLY.as_bytes(), &desk.terms(), &desk.ledger) {
+        match session.on_reply(REPLY.as_bytes(), &desk.terms(), &desk.ledger).verdict {
             ReplyVerdict::Replace(text) => {
                 assert!(text.contains(&format!(r#""licenseType":{notice}"#)), "{text}");
             }
@@ -343,4 +343,69 @@ fn opens_under_way_are_bounded() {
     }
     let verdict = session.on_auth(editor("u").as_bytes(), &desk.terms());
     assert!(matches!(verdict, Verdict::Refuse(..)));
+}
+
+/// A reply in which the server lists the open itself.
+fn reply_as(view: bool, live: bool) -> String {
+    format!(
+        r#"42["message",{{"type":"auth","result":1,"sessionId":"s1","participants":[{{"id":"u1","idOriginal":"u","view":{view},"connectionId":"s1","isLiveViewer":{live}}}],"licenseType":3}}]"#
+    )
+}
+
+#[test]
+fn the_document_server_has_the_last_word_about_the_class() {
+    let desk = Desk::connections(1, 1);
+    let mut session = desk.session();
+    let _ = session.on_auth(editor("u").as_bytes(), &desk.terms());
+    let reply = reply_as(true, false);
+    let replied = session.on_reply(reply.as_bytes(), &desk.terms(), &desk.ledger);
+    assert!(replied.corrected && matches!(replied.verdict, ReplyVerdict::Pass));
+    assert_eq!(desk.used(SeatKind::EditorConnections), 0, "the server's own limit");
+
+    let mut session = desk.session();
+    let _ = session.on_auth(viewer("u").as_bytes(), &desk.terms());
+    let reply = reply_as(false, false);
+    let replied = session.on_reply(reply.as_bytes(), &desk.terms(), &desk.ledger);
+    assert!(replied.corrected && matches!(replied.verdict, ReplyVerdict::Pass));
+    assert_eq!(desk.used(SeatKind::EditorConnections), 1, "a seat was free");
+
+    let mut third = desk.session();
+    let _ = third.on_auth(viewer("v").as_bytes(), &desk.terms());
+    let replied = third.on_reply(reply.as_bytes(), &desk.terms(), &desk.ledger);
+    assert!(matches!(replied.verdict, ReplyVerdict::Forbid), "none is left");
+}
+
+#[test]
+fn a_lost_connection_keeps_its_seat_for_the_same_session_alone() {
+    let mut desk = Desk::connections(1, 0);
+    let grace = Duration::from_secs(30);
+    let mut lost = desk.session();
+    assert!(desk.open(&mut lost, &editor("u")).is_ok());
+    lost.lose(desk.now, grace);
+    assert_eq!(desk.used(SeatKind::EditorConnections), 1);
+    let restoring = |user: &str, session: &str| {
+        auth(user, &format!(r#","mode":"edit","sessionId":"{session}""#))
+    };
+    for (user, session) in [("other", "s1"), ("u", "s2")] {
+        let text = restoring(user, session);
+        assert_eq!(desk.open(&mut desk.session(), &text), Err(Some(Reason::Connections)));
+    }
+    if let Some(licence) = &mut desk.licence {
+        licence.revoked = true;
+    }
+    let mut back = desk.session();
+    assert!(desk.open(&mut back, &restoring("u", "s1")).is_ok(), "what runs goes on");
+    assert_eq!(desk.used(SeatKind::EditorConnections), 1);
+    back.lose(desk.now, grace);
+    desk.now += grace;
+    assert_eq!(desk.used(SeatKind::EditorConnections), 0);
+}
+
+#[test]
+fn a_goodbye_frees_the_seat_at_once() {
+    let desk = Desk::connections(1, 0);
+    let mut session = desk.session();
+    assert!(desk.open(&mut session, &editor("u")).is_ok());
+    session.end();
+    assert_eq!(desk.used(SeatKind::EditorConnections), 0);
 }

@@ -157,6 +157,7 @@ impl HeaderMachine {
             (HeaderState::Body | HeaderState::Namespace | HeaderState::Id, Packet::Disconnect) => {
                 MessageKind::Disconnect
             }
+            (HeaderState::EngineType, _) => MessageKind::Unknown,
             (_, Packet::Connect | Packet::Disconnect | Packet::Event) => MessageKind::Malformed,
         }
     }

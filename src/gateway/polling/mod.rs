@@ -32,8 +32,8 @@ use super::site::{Shared, Tenant};
 use crate::clock;
 use crate::session::inspect::HOLD_LIMIT;
 use crate::session::{ReplyVerdict, Verdict};
-use crate::wire::coauthoring::{DisconnectCode, EngineHandshake, disconnect_reason};
-use crate::wire::packet::{DISCONNECT, EventType, MessageKind};
+use crate::wire::coauthoring::{DisconnectCode, EngineHandshake};
+use crate::wire::packet::{EventType, MessageKind};
 use crate::wire::payload;
 
 /// The largest body of a `POST`, as the document server has it (`maxPayload`).
@@ -127,8 +127,7 @@ impl Polling<'_> {
                 relay(session, exchange.head, answer).await
             }
             Judged::Refuse(code) => {
-                let reason = disconnect_reason(code, code.description());
-                polled.refuse(payload::join([reason.as_bytes(), DISCONNECT.as_bytes()]));
+                polled.refuse(coauthoring::farewell_packets(code));
                 // The document server has a session that nobody goes on with.
                 if let Err(error) = self.send(polled.server, Bytes::from_static(b"1")).await {
                     tracing::debug!(%error, "a refused session was not closed at the document server");
@@ -169,8 +168,7 @@ impl Polling<'_> {
             reason = coauthoring::closed(watch) => {
                 tracing::info!(?reason, "session is closed");
                 let code = DisconnectCode::Drop;
-                let reason = disconnect_reason(code, code.description());
-                polled.refuse(payload::join([reason.as_bytes(), DISCONNECT.as_bytes()]));
+                polled.refuse(coauthoring::farewell_packets(code));
                 return self.deliver_farewell(session, id, polled).await;
             }
             // The client left: its parked request at the document server is aborted.
@@ -184,9 +182,7 @@ impl Polling<'_> {
         }
         let Some(body) = body else { return too_large(session).await };
         let Some(body) = self.judge_answer(id, polled, &head, body).await else {
-            let code = DisconnectCode::AccessDenied;
-            let reason = disconnect_reason(code, code.description());
-            polled.refuse(payload::join([reason.as_bytes(), DISCONNECT.as_bytes()]));
+            polled.refuse(coauthoring::farewell_packets(DisconnectCode::AccessDenied));
             return self.deliver_farewell(session, id, polled).await;
         };
         relay_compressed(session, head, body, gzip).await
@@ -271,11 +267,14 @@ impl Polling<'_> {
             match kind {
                 MessageKind::Event(EventType::Auth)
                 | MessageKind::BinaryEvent { event: EventType::Auth, .. } => {
-                    let verdict = {
+                    let replied = {
                         let terms = tenant.terms(clock::now());
                         polled.session.lock().on_reply(packet, &terms, &self.shared.ledger)
                     };
-                    match verdict {
+                    if replied.corrected {
+                        self.shared.metrics.count_correction(&tenant.name);
+                    }
+                    match replied.verdict {
                         ReplyVerdict::Pass => {}
                         ReplyVerdict::Store(stored) => store(stored).await,
                         ReplyVerdict::Replace(text) => replaced.push((index, text.into_bytes())),

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -157,8 +158,9 @@ impl PolledSessions {
         let _removed = self.by_id.lock().remove(id);
     }
 
-    /// Forgets the sessions whose clients were silent for too long. O(sessions).
-    pub fn sweep(&self) {
+    /// Forgets the sessions whose clients were silent for too long; their seats are kept for
+    /// `grace` from `at` on. O(sessions).
+    pub fn sweep(&self, at: Timestamp, grace: Duration) {
         let now = Instant::now();
         let mut over = Vec::new();
         self.by_id.lock().retain(|_, session| {
@@ -168,5 +170,8 @@ impl PolledSessions {
             }
             !is_over
         });
+        for session in over {
+            session.session.lock().lose(at, grace);
+        }
     }
 }

@@ -106,13 +106,22 @@ impl Model {
         mine: &[u64],
         terms: Option<&Licence>,
     ) -> Result<(), Reason> {
-        let Some(terms) = terms else { return Err(Reason::LicenceMissing) };
-        match terms.standing(Timestamp::from_millisecond(self.now_ms).unwrap()) {
-            Standing::Valid => {}
-            Standing::NotStarted => return Err(Reason::LicenceNotStarted),
-            Standing::Expired => return Err(Reason::LicenceExpired),
-            Standing::Revoked => return Err(Reason::LicenceRevoked),
+        let now = Timestamp::from_millisecond(self.now_ms).unwrap();
+        let against = match terms.map(|terms| terms.standing(now)) {
+            Some(Standing::Valid) => None,
+            Some(Standing::NotStarted) => Some(Reason::LicenceNotStarted),
+            Some(Standing::Expired) => Some(Reason::LicenceExpired),
+            Some(Standing::Revoked) => Some(Reason::LicenceRevoked),
+            None => Some(Reason::LicenceMissing),
+        };
+        if let Some(reason) = against {
+            let goes_on = self
+                .seats
+                .iter()
+                .any(|s| mine.contains(&s.id) && s.class == class && s.user == user);
+            return if goes_on { Ok(()) } else { Err(reason) };
         }
+        let Some(terms) = terms else { unreachable!() };
         let quota = terms.quota;
         if quota.users_count > 0 {
             let (limit, reason) = match class {
@@ -165,6 +174,7 @@ impl Model {
             users: (self.counted(class).count() + reserve.len()) as u64,
             user_is_counted,
             holds_connection: !own.is_empty(),
+            goes_on: own.iter().any(|s| s.user == user),
         }
     }
 

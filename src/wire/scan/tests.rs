@@ -19,7 +19,7 @@ macro_rules! fixture {
 #[test]
 fn packets_are_told_apart() {
     for (message, kind) in [
-        ("", Malformed),
+        ("", MessageKind::Unknown),
         ("0{\"sid\":\"x\"}", MessageKind::EngineOpen),
         ("1", MessageKind::EngineClose),
         ("2", MessageKind::Ping),
@@ -28,10 +28,10 @@ fn packets_are_told_apart() {
         ("3probe", MessageKind::Pong),
         ("5", MessageKind::Upgrade),
         ("6", MessageKind::Noop),
-        ("7", Malformed),
+        ("7", MessageKind::Unknown),
         ("bAAEC", MessageKind::Attachment),
-        ("\u{feff}42[\"message\",{\"type\":\"auth\"}]", Malformed),
-        (" 2", Malformed),
+        ("\u{feff}42[\"message\",{\"type\":\"auth\"}]", MessageKind::Unknown),
+        (" 2", MessageKind::Unknown),
         ("4", Malformed),
         ("4 ", Malformed),
         ("47", Malformed),
@@ -83,7 +83,7 @@ fn events_are_told_apart() {
         (r#"4512-/,3["message",{"type":"close"}]"#, BinaryEvent { event: Close, attachments: 12 }),
         (r#"42["\u006dessage",{"\u0074\u0079\u0070\u0065":"\u0061uth"}]"#, Event(Auth)),
         (r#"42["message",{"\u0074ype":"\u0061UTH"}]"#, Event(Other)),
-        (" 42[\"message\",{\"type\":\"auth\"}]", Malformed),
+        (" 42[\"message\",{\"type\":\"auth\"}]", MessageKind::Unknown),
         ("42 \t\r\n1 2[\"message\",{\"type\":\"auth\"}]", Event(Auth)),
         ("42[ \t\r\n\"message\" , { \"type\" :\n\"auth\"\r} ]\n ", Event(Auth)),
         (r#"42["message",{"type":"auth"},{"type":"close"},5,[{}]]"#, Event(Auth)),
