@@ -275,12 +275,10 @@ fn pick_untried(
 ) -> Option<SocketAddr> {
     let request = session.req_header();
     let key = balance_key(request.uri.path().as_bytes(), request.uri.query());
-    match key {
-        Some(key) => tenant.upstreams.pick(key, &context.tried),
-        None => {
-            let client = context.caller.client.to_string();
-            tenant.upstreams.pick(client.as_bytes(), &context.tried)
-        }
+    match (key, context.caller.client) {
+        (Some(key), _) => tenant.upstreams.pick(key, &context.tried),
+        (None, IpAddr::V4(client)) => tenant.upstreams.pick(&client.octets(), &context.tried),
+        (None, IpAddr::V6(client)) => tenant.upstreams.pick(&client.octets(), &context.tried),
     }
 }
 

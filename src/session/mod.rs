@@ -197,11 +197,13 @@ impl Session {
         terms: &Terms<'_>,
     ) -> Verdict {
         let held = self.seat();
-        if held.is_some_and(|seat| {
+        let under_way = self.pending.iter().filter_map(|pending| pending.seat.as_ref());
+        let has_it = held.into_iter().chain(under_way).any(|seat| {
             seat.class() == class
                 && *seat.occupant().user == *facts.user
                 && Arc::ptr_eq(seat.licence(), terms.seats)
-        }) {
+        });
+        if has_it {
             // What runs goes on, whatever has become of the licence.
             self.await_reply(class.session_class(), facts, None, None);
             return pass(Report::admitted(class.session_class(), facts), None);
