@@ -23,7 +23,7 @@ use pingora::proxy::Session as HttpSession;
 use tokio::time::timeout;
 
 pub use query::{EngineQuery, EngineRefusal};
-pub use table::{PolledSession, PolledSessions};
+pub use table::{PolledSession, PolledSessions, Upgrade};
 
 use super::answer::Answer;
 use super::coauthoring::{self, store};
