@@ -308,7 +308,7 @@ async fn queries_that_could_be_read_in_two_ways_are_refused() {
 async fn a_second_web_socket_cannot_end_what_the_first_goes_on_with() {
     let server = StandIn::start().await;
     let gateway = Gateway::connections(&server, 1, 0).await;
-    let mut poller = admit(&gateway, &Open::editor("d", "one")).await;
+    let poller = admit(&gateway, &Open::editor("d", "one")).await;
     let target = format!("/doc/d/c/?EIO=4&transport=websocket&sid={}", poller.sid);
     let mut upgraded = poller.upgrade().await;
     let second = gateway.dial("d").target(&target).try_connect().await;
