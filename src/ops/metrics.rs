@@ -15,6 +15,7 @@ use prometheus::{
 
 use crate::admission::Reason;
 use crate::seat::{SeatKind, SessionClass};
+use crate::store::Operation;
 
 /// What became of an open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -100,6 +101,7 @@ pub struct Metrics {
     warnings: IntCounterVec,
     notices: IntCounterVec,
     upstream_failures: IntCounterVec,
+    store_errors: IntCounterVec,
     websockets: IntGauge,
     polling: IntGauge,
     reload_time: Gauge,
@@ -177,6 +179,13 @@ impl Metrics {
         ] {
             upstream_failures.with_label_values(&[failure.label()]);
         }
+        let store_errors = IntCounterVec::new(
+            Opts::new("seatgate_store_errors_total", "Operations that the store failed."),
+            &["operation"],
+        )?;
+        for operation in Operation::ALL {
+            store_errors.with_label_values(&[operation.label()]);
+        }
         let connections = IntGaugeVec::new(
             Opts::new("seatgate_connections", "Co-authoring connections open."),
             &["transport"],
@@ -205,7 +214,7 @@ impl Metrics {
                 duration: durations.with_label_values(&[name]),
             })
             .collect();
-        let collectors: [Box<dyn Collector>; 11] = [
+        let collectors: [Box<dyn Collector>; 12] = [
             Box::new(requests.clone()),
             Box::new(durations),
             Box::new(admissions.clone()),
@@ -213,6 +222,7 @@ impl Metrics {
             Box::new(warnings.clone()),
             Box::new(notices.clone()),
             Box::new(upstream_failures.clone()),
+            Box::new(store_errors.clone()),
             Box::new(connections),
             Box::new(build),
             Box::new(reload_time.clone()),
@@ -230,6 +240,7 @@ impl Metrics {
             warnings,
             notices,
             upstream_failures,
+            store_errors,
             websockets,
             polling,
             reload_time,
@@ -284,6 +295,11 @@ impl Metrics {
     /// Counts one failure of a document server.
     pub fn count_upstream_failure(&self, failure: UpstreamFailure) {
         self.upstream_failures.with_label_values(&[failure.label()]).inc();
+    }
+
+    /// Counts an operation that the store failed.
+    pub fn count_store_error(&self, operation: Operation) {
+        self.store_errors.with_label_values(&[operation.label()]).inc();
     }
 
     /// Counts an open co-authoring WebSocket for as long as the guard lives.
