@@ -99,9 +99,10 @@ impl Gateway {
         prepare(&mut request, context, tenant)?;
         let address = pick(session, context, tenant)?;
         let settings = &tenant.upstreams.settings;
-        let mut exchange = exchange::send(&self.connector, address, settings, request, body)
-            .await
-            .map_err(Error::into_up)?;
+        let mut exchange =
+            exchange::send(&self.connector, address, settings, request, body.bytes.clone())
+                .await
+                .map_err(Error::into_up)?;
         let bodiless = session.req_header().method == http::Method::HEAD;
         session.write_response_header(Box::new(exchange.head.clone()), bodiless).await?;
         while let Some(piece) = exchange.next().await.map_err(Error::into_up)? {
