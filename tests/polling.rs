@@ -303,3 +303,19 @@ async fn queries_that_could_be_read_in_two_ways_are_refused() {
     }
     assert!(server.requests().is_empty(), "{:?}", server.requests());
 }
+
+#[tokio::test]
+async fn a_second_web_socket_cannot_end_what_the_first_goes_on_with() {
+    let server = StandIn::start().await;
+    let gateway = Gateway::connections(&server, 1, 0).await;
+    let poller = admit(&gateway, &Open::editor("d", "one")).await;
+    let target = format!("/doc/d/c/?EIO=4&transport=websocket&sid={}", poller.sid);
+    let mut upgraded = poller.upgrade().await;
+    let second = gateway.dial("d").target(&target).try_connect().await;
+    assert!(second.is_err(), "the session has its WebSocket");
+    upgraded.say(&json!({"type": "isSaveLock", "syncChangesIndex": 0})).await;
+    upgraded.hear_message("saveLock").await;
+    assert_eq!(gateway.seats("default", EDITORS).await, 1.0);
+    upgraded.goodbye().await;
+    gateway.await_seats(EDITORS, 0.0).await;
+}

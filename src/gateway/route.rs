@@ -4,7 +4,7 @@
 //! before it looks at them. So a path is read as strictly as any of those readers could: version
 //! prefix, virtual path, letter case, doubled slashes, backslashes, dot segments and
 //! percent-encoding (several layers deep) are taken away, and whatever is guarded at any of those
-//! layers is guarded. The bytes that are forwarded are another matter ([`super::headers`]).
+//! layers is guarded. The bytes that are forwarded are another matter ([`forward_target`]).
 
 use std::borrow::Cow;
 

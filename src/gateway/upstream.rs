@@ -60,7 +60,7 @@ pub struct ServerHealth {
 }
 
 impl Upstreams {
-    /// Servers of `settings`; none is known before the first [`Self::refresh`].
+    /// Servers of `settings`; none is known before the first `refresh`.
     pub fn new(settings: Arc<DocumentServer>) -> Self {
         let resolver = Resolver { addresses: settings.addresses.clone() };
         let backends = Backends::new(Box::new(resolver));

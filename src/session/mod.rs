@@ -253,8 +253,10 @@ impl Session {
             SeatClass::LiveViewer => !facts.forced_live,
         };
         if policy == RefusalPolicy::View && can_view {
-            let metering =
-                terms.licence.as_ref().map_or(Metering::Connections, |terms| terms.quota.metering());
+            let metering = terms
+                .licence
+                .as_ref()
+                .map_or(Metering::Connections, |terms| terms.quota.metering());
             let notice = match (class, metering) {
                 (SeatClass::Editor, Metering::Connections) => 5,
                 (SeatClass::Editor, Metering::Users) => 8,
@@ -335,7 +337,8 @@ impl Session {
                 }
             }
             (SessionClass::Editor | SessionClass::LiveViewer, Some(seat)) => {
-                let record = seat.confirm(reply.session_id.as_deref(), terms.licence.as_deref(), terms.now);
+                let record =
+                    seat.confirm(reply.session_id.as_deref(), terms.licence.as_deref(), terms.now);
                 let seats = Arc::clone(seat.licence());
                 self.holding = Holding::Seat(seat);
                 match record {
