@@ -8,6 +8,7 @@
 //! | [`wire`] | bytes to meaning and back: frames, packets, messages, commands |
 //! | [`token`] | the document server's JWTs |
 //! | [`session`] | state machine of one co-authoring connection |
+//! | [`store`] | what must outlast the process |
 //! | [`license_answer`] | what the license command answers |
 //! | [`gateway`] | the Pingora adapter |
 //! | [`ops`] | metrics, health |
@@ -30,6 +31,7 @@ pub mod log;
 pub mod ops;
 pub mod seat;
 pub mod session;
+pub mod store;
 pub mod tenant;
 pub mod token;
 pub mod wire;

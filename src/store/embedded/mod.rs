@@ -1,0 +1,413 @@
+//! The embedded store: one SQLite file, for one gateway.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | this one | [`Embedded`]: the operations, each handed to a thread |
+//! | `file` | opening: the lock, the key file, damaged, foreign and newer files |
+//! | `schema` | tables and migrations |
+//! | `worker` | the threads; group commit |
+//! | `rows` | rows to records and back |
+//! | `licences`, `declared` | licences and apps, by administrators and by files |
+//! | `holdings` | devices, users, usage, the audit log |
+//!
+//! WAL mode with `synchronous = FULL`: a commit is on disk when it returns, and readers, who see
+//! committed data only, never wait for the writer.
+
+mod declared;
+mod file;
+mod holdings;
+mod licences;
+mod rows;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use rusqlite::Connection;
+use tokio::time::timeout;
+
+use super::error::{OpenError, StoreError};
+use super::key::{self, KeyHash, KeyHasher};
+use super::records::{
+    AppRecord, AuditEntry, Binding, Change, Declared, Device, LicenceRecord, Origin, Sha256Hash,
+    StoredUser, UsageRecord,
+};
+use super::{ErrorHook, Operation, Result, Store};
+use crate::ledger::UserRecord;
+use crate::licence::Licence;
+use crate::seat::SeatClass;
+use worker::{Queue, Task};
+
+/// Connections that read.
+const READERS: usize = 2;
+
+/// How long anybody waits for the store: a disk that hangs must not gather requests for ever.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The same for what goes through everything.
+const LONG_PATIENCE: Duration = Duration::from_secs(300);
+
+/// The store in one SQLite file.
+pub struct Embedded {
+    path: PathBuf,
+    writer: Queue,
+    reader: Queue,
+    keys: KeyHasher,
+    on_error: ErrorHook,
+}
+
+impl fmt::Debug for Embedded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Embedded").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Embedded {
+    /// Opens the store at `path`, or makes a new one where there is none. Blocks: for the start.
+    ///
+    /// # Errors
+    /// The file is another program's, damaged, of a newer version, in use, or out of reach. It is
+    /// left as it was.
+    pub fn open(path: &Path, on_error: ErrorHook) -> Result<Self, OpenError> {
+        let opened = file::open(path, READERS)?;
+        let failed = |error: std::io::Error| OpenError::Database {
+            path: path.to_owned(),
+            detail: error.to_string(),
+        };
+        let writer = worker::start_writer(opened.writer, opened.lock).map_err(failed)?;
+        let reader = worker::start_readers(opened.readers).map_err(failed)?;
+        if let Some(connection) = opened.unchecked {
+            check_aside(connection, path.to_owned(), Arc::clone(&on_error)).map_err(failed)?;
+        }
+        Ok(Self { path: path.to_owned(), writer, reader, keys: opened.keys, on_error })
+    }
+
+    /// Carries out a change; it is on disk when this returns.
+    async fn write<T, F>(&self, operation: Operation, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+    {
+        let patience = match operation {
+            Operation::Declare => LONG_PATIENCE,
+            _ => PATIENCE,
+        };
+        self.submit(&self.writer, operation, patience, work).await
+    }
+
+    async fn read<T, F>(&self, operation: Operation, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+    {
+        self.submit(&self.reader, operation, PATIENCE, work).await
+    }
+
+    async fn submit<T, F>(
+        &self,
+        queue: &Queue,
+        operation: Operation,
+        patience: Duration,
+        work: F,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+    {
+        let (task, answer) = Task::new(work);
+        let waiting = async {
+            queue.send(Box::new(task)).await.map_err(|_| StoreError::Closed)?;
+            answer.await.map_err(|_| StoreError::Closed)?
+        };
+        let outcome = timeout(patience, waiting).await.unwrap_or(Err(StoreError::Timeout));
+        if let Err(error) = &outcome
+            && error.is_failure()
+        {
+            tracing::error!(operation = operation.label(), %error, "the store failed");
+            (self.on_error)(operation);
+        }
+        outcome
+    }
+}
+
+/// Finishes the check of a large file while it is in use.
+fn check_aside(
+    mut connection: Connection,
+    path: PathBuf,
+    on_error: ErrorHook,
+) -> std::io::Result<()> {
+    thread::Builder::new().name("store-check".to_owned()).spawn(move || {
+        match file::check(&mut connection, &path, None) {
+            Ok(_) => tracing::debug!("the store was looked through: no damage"),
+            Err(error) => {
+                tracing::error!(%error, "the store is damaged");
+                on_error(Operation::Check);
+            }
+        }
+    })?;
+    Ok(())
+}
+
+#[async_trait]
+impl Store for Embedded {
+    fn hash_key(&self, licence_key: &str) -> KeyHash {
+        self.keys.hash(licence_key)
+    }
+
+    async fn for_each_licence(&self, mut each: Box<dyn FnMut(LicenceRecord) + Send>) -> Result<()> {
+        let work = move |connection: &Connection| {
+            let sql = rows::select(rows::LICENCE_COLUMNS, rows::LICENCE_TABLES, "true");
+            let mut statement = connection.prepare(&sql)?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                each(rows::licence(row)?);
+            }
+            Ok(())
+        };
+        self.submit(&self.reader, Operation::Read, LONG_PATIENCE, work).await
+    }
+
+    async fn licence(&self, id: &str) -> Result<Option<LicenceRecord>> {
+        let id = id.to_owned();
+        self.read(Operation::Read, move |connection| rows::find_licence(connection, &id)).await
+    }
+
+    async fn apps(&self) -> Result<Vec<AppRecord>> {
+        self.read(Operation::Read, licences::apps).await
+    }
+
+    async fn apply_declared(&self, declared: Declared, change: Change) -> Result<Vec<Arc<str>>> {
+        let work = move |connection: &Connection| declared::apply(connection, &declared, &change);
+        self.write(Operation::Declare, work).await
+    }
+
+    async fn issue(&self, licence: Licence, key: Option<KeyHash>, change: Change) -> Result<()> {
+        let record = LicenceRecord {
+            licence: Arc::new(licence),
+            key,
+            origin: Origin::Store,
+            revocation: None,
+        };
+        self.write(Operation::Licence, move |connection| {
+            licences::issue(connection, &record, &change)
+        })
+        .await
+    }
+
+    async fn change_terms(&self, licence: Licence, change: Change) -> Result<()> {
+        self.write(Operation::Licence, move |connection| {
+            licences::change_terms(connection, licence, &change)
+        })
+        .await
+    }
+
+    async fn revoke(&self, licence: &str, reason: String, change: Change) -> Result<bool> {
+        let licence = licence.to_owned();
+        self.write(Operation::Licence, move |connection| {
+            licences::revoke(connection, &licence, &reason, &change)
+        })
+        .await
+    }
+
+    async fn reinstate(&self, licence: &str, change: Change) -> Result<bool> {
+        let licence = licence.to_owned();
+        self.write(Operation::Licence, move |connection| {
+            licences::reinstate(connection, &licence, &change)
+        })
+        .await
+    }
+
+    async fn add_app(&self, id: &str, api_key: Sha256Hash, change: Change) -> Result<()> {
+        let app = AppRecord { id: id.into(), api_key, previous: None, origin: Origin::Store };
+        self.write(Operation::App, move |connection| licences::add_app(connection, &app, &change))
+            .await
+    }
+
+    async fn rotate_app(
+        &self,
+        id: &str,
+        api_key: Sha256Hash,
+        until: Timestamp,
+        change: Change,
+    ) -> Result<()> {
+        let id = id.to_owned();
+        self.write(Operation::App, move |connection| {
+            licences::rotate_app(connection, &id, api_key, until, &change)
+        })
+        .await
+    }
+
+    async fn remove_app(&self, id: &str, change: Change) -> Result<()> {
+        let id = id.to_owned();
+        self.write(Operation::App, move |connection| licences::remove_app(connection, &id, &change))
+            .await
+    }
+
+    async fn bind_device(&self, licence: &str, device: &[u8], now: Timestamp) -> Result<Binding> {
+        let (licence, device): (Arc<str>, Arc<[u8]>) = (licence.into(), device.into());
+        let known = (Arc::clone(&licence), Arc::clone(&device));
+        let look =
+            move |connection: &Connection| holdings::is_bound(connection, &known.0, &known.1);
+        // What is bound needs no turn with the writer.
+        if self.read(Operation::Bind, look).await? {
+            return Ok(Binding::AlreadyBound);
+        }
+        self.write(Operation::Bind, move |connection| {
+            holdings::bind(connection, &licence, &device, now)
+        })
+        .await
+    }
+
+    async fn unbind_device(&self, licence: &str, device: &[u8], change: Change) -> Result<bool> {
+        let (licence, device) = (licence.to_owned(), device.to_owned());
+        self.write(Operation::Devices, move |connection| {
+            holdings::unbind(connection, &licence, &device, &change)
+        })
+        .await
+    }
+
+    async fn devices(
+        &self,
+        licence: &str,
+        after: Option<Vec<u8>>,
+        limit: u32,
+    ) -> Result<Vec<Device>> {
+        let licence = licence.to_owned();
+        self.read(Operation::Devices, move |connection| {
+            holdings::devices(connection, &licence, after.as_deref(), limit)
+        })
+        .await
+    }
+
+    async fn devices_bound(&self, licences: Vec<Arc<str>>) -> Result<Vec<u64>> {
+        self.read(Operation::Devices, move |connection| {
+            licences.iter().map(|id| holdings::bound_count(connection, id)).collect()
+        })
+        .await
+    }
+
+    async fn put_user(&self, licence: &str, record: &UserRecord, now: Timestamp) -> Result<()> {
+        let (licence, record) = (licence.to_owned(), record.clone());
+        self.write(Operation::User, move |connection| {
+            holdings::put_user(connection, &licence, &record, now)
+        })
+        .await
+    }
+
+    async fn release_user(
+        &self,
+        licence: &str,
+        class: SeatClass,
+        user: &str,
+        change: Change,
+    ) -> Result<bool> {
+        let (licence, user) = (licence.to_owned(), user.to_owned());
+        self.write(Operation::Users, move |connection| {
+            holdings::release_user(connection, &licence, class, &user, &change)
+        })
+        .await
+    }
+
+    async fn for_each_user(
+        &self,
+        now: Timestamp,
+        mut each: Box<dyn FnMut(StoredUser) + Send>,
+    ) -> Result<()> {
+        let work =
+            move |connection: &Connection| holdings::for_each_user(connection, now, &mut *each);
+        self.submit(&self.reader, Operation::Users, LONG_PATIENCE, work).await
+    }
+
+    async fn purge_users(&self, before: Timestamp, limit: u32) -> Result<u32> {
+        self.write(Operation::Users, move |connection| {
+            holdings::purge_users(connection, before, limit)
+        })
+        .await
+    }
+
+    async fn add_usage(&self, usage: Vec<UsageRecord>) -> Result<()> {
+        self.write(Operation::Usage, move |connection| holdings::add_usage(connection, &usage))
+            .await
+    }
+
+    async fn usage(&self, from: u32, to: u32) -> Result<Vec<UsageRecord>> {
+        self.read(Operation::Usage, move |connection| holdings::usage(connection, from, to)).await
+    }
+
+    async fn note(
+        &self,
+        action: &str,
+        subject: &str,
+        detail: String,
+        change: Change,
+    ) -> Result<()> {
+        let (action, subject) = (action.to_owned(), subject.to_owned());
+        self.write(Operation::Audit, move |connection| {
+            rows::note(connection, &change, &action, &subject, &detail)
+        })
+        .await
+    }
+
+    async fn audit(&self, before: Option<u64>, limit: u32) -> Result<Vec<AuditEntry>> {
+        self.read(Operation::Audit, move |connection| holdings::audit(connection, before, limit))
+            .await
+    }
+
+    async fn backup(&self, file: PathBuf) -> Result<()> {
+        let source = self.path.clone();
+        // A thread of its own: it takes as long as the store is large.
+        let (task, answer) = Task::new(move |connection: &Connection| back_up(connection, &file));
+        let copy = move || match file::open_reader(&source) {
+            Ok(connection) => {
+                let mut task: Box<dyn worker::Job> = Box::new(task);
+                let _ = task.run(&connection);
+                task.answer(Ok(()));
+            }
+            Err(error) => task.refuse(error.into()),
+        };
+        let started = thread::Builder::new().name("store-backup".to_owned()).spawn(copy);
+        let outcome = match started {
+            Ok(_) => answer.await.unwrap_or(Err(StoreError::Closed)),
+            Err(error) => Err(StoreError::Internal(error.to_string())),
+        };
+        if outcome.as_ref().is_err_and(StoreError::is_failure) {
+            (self.on_error)(Operation::Backup);
+        }
+        outcome
+    }
+}
+
+/// Copies the store to a new file, under another name until it is whole.
+fn back_up(connection: &Connection, target: &Path) -> Result<()> {
+    let failed = |detail: String| StoreError::Target { path: target.to_owned(), detail };
+    let mut part = target.as_os_str().to_owned();
+    part.push(".part");
+    let part = PathBuf::from(part);
+    // For its owner only, as the store itself.
+    let mut options = OpenOptions::new();
+    let made = options.write(true).create(true).truncate(true).mode(0o600).open(&part);
+    made.map_err(|error| failed(error.to_string()))?;
+    let text = part.to_str().ok_or_else(|| failed("the path is not UTF-8".to_owned()))?;
+    let copied = connection.execute("VACUUM INTO ?1", [text]).map_err(|error| error.to_string());
+    let finished = copied.and_then(|_| {
+        let finish = || {
+            File::open(&part)?.sync_all()?;
+            // Unlike a rename, this never replaces what is there.
+            fs::hard_link(&part, target)?;
+            key::sync_folder(target)
+        };
+        finish().map_err(|error| error.to_string())
+    });
+    let _ = fs::remove_file(&part);
+    finished.map_err(failed)
+}

@@ -1,0 +1,314 @@
+//! What is stored is found again: licences, apps, devices, users, usage, audit.
+
+use std::sync::Arc;
+
+use rusqlite::Connection;
+
+use super::{at, change, declared, licence, licences, now, open, user, users};
+use crate::licence::Licence;
+use crate::seat::SeatClass;
+use crate::store::{
+    AppRecord, Binding, Change, Declared, Origin, Sha256Hash, Store as _, StoreError, UsageRecord,
+};
+
+fn full(id: &str) -> Licence {
+    Licence {
+        app: Some("app".into()),
+        issued_to: "公司名称".into(),
+        start: Some(at("2025-08-24T00:00:00.123456Z")),
+        end: Some(at("9999-12-30T22:00:00Z")),
+        trial: true,
+        customization: true,
+        features: vec!["a".into(), "b\"c".into()],
+        max_devices: Some(u32::MAX),
+        ..licence(id)
+    }
+}
+
+#[tokio::test]
+async fn licences_come_back_as_they_were_issued() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let key = store.hash_key("LIC-1");
+    store.issue(full("l1"), Some(key), change()).await.unwrap();
+    store.issue(licence("l2"), None, change()).await.unwrap();
+    drop(store);
+    let store = open(folder.path());
+    let found = store.licence("l1").await.unwrap().unwrap();
+    assert_eq!(*found.licence, full("l1"));
+    assert_eq!((found.key, &found.origin), (Some(key), &Origin::Store));
+    assert_eq!(key, store.hash_key("LIC-1"), "the pepper stays");
+    assert_eq!(licences(&store).await.len(), 2);
+    assert_eq!(store.licence("l3").await.unwrap(), None);
+    let taken =
+        |licence: &str| StoreError::KeyTaken { licence: licence.into(), holder: "l1".into() };
+    assert_eq!(store.issue(licence("l3"), Some(key), change()).await, Err(taken("l3")));
+    assert!(matches!(store.issue(licence("l1"), None, change()).await, Err(StoreError::Exists(_))));
+    let renewed = Licence { end: None, ..full("l1") };
+    store.change_terms(renewed.clone(), change()).await.unwrap();
+    let found = store.licence("l1").await.unwrap().unwrap();
+    assert_eq!((&*found.licence, found.key), (&renewed, Some(key)));
+}
+
+#[tokio::test]
+async fn a_revocation_stays_until_it_is_taken_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    store.issue(licence("l1"), None, change()).await.unwrap();
+    assert!(store.revoke("l1", "unpaid".into(), change()).await.unwrap());
+    assert!(!store.revoke("l1", "again".into(), change()).await.unwrap());
+    drop(store);
+    let store = open(folder.path());
+    let found = store.licence("l1").await.unwrap().unwrap();
+    assert!(found.licence.revoked);
+    let revocation = found.revocation.unwrap();
+    assert_eq!((&*revocation.by, &*revocation.reason, revocation.at), ("alice", "unpaid", now()));
+    let bound = store.bind_device("l1", b"d", now()).await.unwrap();
+    assert_eq!(bound, Binding::Revoked);
+    assert!(store.reinstate("l1", change()).await.unwrap());
+    assert!(!store.reinstate("l1", change()).await.unwrap());
+    assert!(!store.licence("l1").await.unwrap().unwrap().licence.revoked);
+    let missing = store.revoke("l9", String::new(), change()).await;
+    assert!(matches!(missing, Err(StoreError::NotFound(_))));
+}
+
+#[tokio::test]
+async fn files_add_and_change_and_never_delete() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let state = |licences: &[(&str, &str)], apps: &[(&str, u8)]| Declared {
+        licences: licences.iter().map(|(id, key)| declared(&store, licence(id), key)).collect(),
+        apps: apps
+            .iter()
+            .map(|(id, key)| AppRecord {
+                id: (*id).into(),
+                api_key: Sha256Hash([*key; 32]),
+                previous: None,
+                origin: Origin::File { file: "licences.toml".into(), line: 1 },
+            })
+            .collect(),
+    };
+    let apply = async |declared| {
+        let changed = store.apply_declared(declared, change()).await.unwrap();
+        let mut changed: Vec<String> = changed.iter().map(ToString::to_string).collect();
+        changed.sort();
+        changed
+    };
+    let both = || state(&[("l1", "k1"), ("l2", "k2")], &[("a", 1)]);
+    assert_eq!(apply(both()).await, ["l1", "l2"]);
+    assert_eq!(apply(both()).await, [""; 0], "the same again is nothing");
+    let noted = store.audit(None, 99).await.unwrap();
+    assert_eq!(noted.len(), 3, "{noted:?}");
+
+    store.revoke("l1", String::new(), change()).await.unwrap();
+    store.bind_device("l1", b"x", now()).await.unwrap();
+    assert_eq!(apply(both()).await, [""; 0]);
+    assert!(store.licence("l1").await.unwrap().unwrap().licence.revoked);
+
+    // Keys change hands within a file.
+    assert_eq!(apply(state(&[("l1", "k2"), ("l2", "k1")], &[("a", 2)])).await, ["l1", "l2"]);
+    let found = store.licence("l1").await.unwrap().unwrap();
+    assert_eq!(found.key, Some(store.hash_key("k2")));
+    assert_eq!(store.apps().await.unwrap()[0].api_key, Sha256Hash([2; 32]));
+
+    // What a file owns, nobody else changes.
+    let refused = store.change_terms(licence("l1"), change()).await;
+    let declared = |id: &str| StoreError::Declared {
+        id: id.to_owned(),
+        file: "licences.toml".into(),
+        line: if id.starts_with("the app") { 1 } else { 3 },
+    };
+    assert_eq!(refused, Err(declared("the licence l1")));
+    assert_eq!(store.remove_app("a", change()).await, Err(declared("the app a")));
+
+    // What no file states any more stays, and is the store's.
+    assert_eq!(apply(state(&[("l2", "k1")], &[])).await, ["l1"]);
+    let left = store.licence("l1").await.unwrap().unwrap();
+    assert_eq!((&left.origin, left.key), (&Origin::Store, Some(store.hash_key("k2"))));
+    store.change_terms(licence("l1"), change()).await.unwrap();
+    store.remove_app("a", change()).await.unwrap();
+
+    // A key that a licence beside the files has is not taken away from it.
+    let stolen = store.apply_declared(state(&[("l3", "k2")], &[]), change()).await;
+    assert_eq!(stolen, Err(StoreError::KeyTaken { licence: "l3".into(), holder: "l1".into() }));
+    assert_eq!(store.licence("l3").await.unwrap(), None, "nothing was applied");
+}
+
+#[tokio::test]
+async fn apps_rotate_with_a_grace_for_the_old_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    store.add_app("a", Sha256Hash([1; 32]), change()).await.unwrap();
+    let again = store.add_app("a", Sha256Hash([1; 32]), change()).await;
+    assert!(matches!(again, Err(StoreError::Exists(_))));
+    let until = at("2026-11-23T10:00:00Z");
+    store.rotate_app("a", Sha256Hash([2; 32]), until, change()).await.unwrap();
+    let apps = store.apps().await.unwrap();
+    assert_eq!(apps[0].api_key, Sha256Hash([2; 32]));
+    let previous = apps[0].previous.unwrap();
+    assert_eq!((previous.api_key, previous.until), (Sha256Hash([1; 32]), until));
+    assert_eq!(format!("{:?}", apps[0].api_key), "***");
+}
+
+#[tokio::test]
+async fn two_hundred_at_a_limit_of_five_bind_five() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(open(folder.path()));
+    for round in 0..20 {
+        let id = format!("l{round}");
+        let limited = Licence { max_devices: Some(5), ..licence(&id) };
+        store.issue(limited, None, change()).await.unwrap();
+        let calls = (0..200).map(|call| {
+            let (store, id) = (Arc::clone(&store), id.clone());
+            tokio::spawn(async move {
+                let device = format!("device-{}", call % 50);
+                (device.clone(), store.bind_device(&id, device.as_bytes(), now()).await.unwrap())
+            })
+        });
+        let calls: Vec<_> = calls.collect();
+        let mut bound = std::collections::BTreeMap::<_, Vec<_>>::new();
+        for call in calls {
+            let (device, binding) = call.await.unwrap();
+            bound.entry(device).or_default().push(binding);
+        }
+        let winners: Vec<_> = bound.values().filter(|all| all.contains(&Binding::Bound)).collect();
+        assert_eq!(winners.len(), 5, "{bound:?}");
+        for all in winners {
+            assert_eq!(all.iter().filter(|one| **one == Binding::Bound).count(), 1);
+        }
+        let listed = store.devices(&id, None, 99).await.unwrap();
+        assert_eq!(listed.len(), 5);
+        assert_eq!(store.devices_bound(vec![id.as_str().into()]).await.unwrap(), [5]);
+        assert!(store.unbind_device(&id, &listed[0].id, change()).await.unwrap());
+        assert!(!store.unbind_device(&id, &listed[0].id, change()).await.unwrap());
+        let free = store.bind_device(&id, b"another", now()).await.unwrap();
+        assert_eq!(free, Binding::Bound);
+        let none = store.bind_device(&id, b"one more", now()).await.unwrap();
+        assert_eq!(none, Binding::LimitReached);
+    }
+    let unknown = store.bind_device("nobody's", b"d", now()).await.unwrap();
+    assert_eq!(unknown, Binding::UnknownLicence);
+}
+
+#[tokio::test]
+async fn devices_are_bytes_and_listed_in_pages() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    store.issue(licence("l"), None, change()).await.unwrap();
+    let names: [&[u8]; 5] = [b"a", b"a\0", "\u{e9}".as_bytes(), "e\u{301}".as_bytes(), b"A"];
+    for name in names {
+        assert_eq!(store.bind_device("l", name, now()).await.unwrap(), Binding::Bound);
+        assert_eq!(store.bind_device("l", name, now()).await.unwrap(), Binding::AlreadyBound);
+    }
+    let mut pages = Vec::new();
+    let mut after = None;
+    loop {
+        let page = store.devices("l", after.clone(), 2).await.unwrap();
+        let Some(last) = page.last() else { break };
+        after = Some(last.id.clone());
+        pages.extend(page);
+    }
+    let mut expected: Vec<Vec<u8>> = names.iter().map(|name| name.to_vec()).collect();
+    expected.sort();
+    assert_eq!(pages.iter().map(|device| device.id.clone()).collect::<Vec<_>>(), expected);
+    assert!(pages.iter().all(|device| device.bound_at == now()));
+}
+
+#[tokio::test]
+async fn users_are_counted_until_they_expire() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    store.issue(licence("l"), None, change()).await.unwrap();
+    let (soon, later) = ("2026-11-22T23:59:59Z", "2026-11-23T23:59:59Z");
+    for (name, expires) in [("b", later), ("a", soon), ("c", soon)] {
+        store.put_user("l", &user(name, expires), now()).await.unwrap();
+    }
+    // A later expiry stays; the place in the order too.
+    store.put_user("l", &user("b", soon), now()).await.unwrap();
+    store.put_user("l", &user("a", later), now()).await.unwrap();
+    async fn names(store: &super::super::Embedded, at: jiff::Timestamp) -> Vec<String> {
+        let users = users(store, at).await;
+        users.iter().map(|user| format!("{} {}", user.record.user, user.record.expires)).collect()
+    }
+    let all = [format!("b {later}"), format!("a {later}"), format!("c {soon}")];
+    assert_eq!(names(&store, now()).await, all);
+    assert_eq!(names(&store, at(soon)).await, all[..2], "counted before the instant");
+    // Who expired and comes back is counted behind the others.
+    let next = at("2026-11-23T00:00:00Z");
+    store.put_user("l", &user("c", later), next).await.unwrap();
+    let live = store.put_user("l", &user("d", soon), now()).await;
+    live.unwrap();
+    drop(store);
+    let store = open(folder.path());
+    let order = [format!("b {later}"), format!("a {later}"), format!("c {later}")];
+    assert_eq!(names(&store, next).await, order);
+    assert_eq!(store.purge_users(next, 10).await.unwrap(), 1, "d");
+    assert!(store.release_user("l", SeatClass::Editor, "a", change()).await.unwrap());
+    assert!(!store.release_user("l", SeatClass::LiveViewer, "b", change()).await.unwrap());
+    assert_eq!(store.purge_users(at("2027-01-01T00:00:00Z"), 1).await.unwrap(), 1);
+    assert_eq!(users(&store, now()).await.len(), 1);
+    let unknown = store.put_user("nobody's", &user("a", soon), now()).await;
+    assert!(matches!(unknown, Err(StoreError::NotFound(_))));
+}
+
+#[tokio::test]
+async fn a_refused_operation_does_not_touch_those_of_its_group() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(open(folder.path()));
+    let calls: Vec<_> = (0..300)
+        .map(|number| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move {
+                let id = format!("l{}", number % 100);
+                store.issue(licence(&id), None, change()).await.is_ok()
+            })
+        })
+        .collect();
+    let mut issued = 0;
+    for call in calls {
+        issued += usize::from(call.await.unwrap());
+    }
+    assert_eq!((issued, licences(&store).await.len()), (100, 100));
+    let audit = store.audit(None, 1000).await.unwrap();
+    assert_eq!(audit.len(), 100);
+    assert!(audit.is_sorted_by(|one, next| one.number > next.number));
+    assert_eq!(store.audit(Some(audit[98].number), 9).await.unwrap(), audit[99..]);
+}
+
+#[tokio::test]
+async fn the_audit_log_is_append_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let by = Change { at: now(), by: "bob".into() };
+    store.note("seat.close", "7", "asked by phone".into(), by).await.unwrap();
+    let entries = store.audit(None, 9).await.unwrap();
+    assert_eq!(
+        (&*entries[0].action, &*entries[0].by, &*entries[0].detail, entries[0].at),
+        ("seat.close", "bob", "asked by phone", now())
+    );
+    let beside = Connection::open(folder.path().join("seatgate.db")).unwrap();
+    for statement in ["DELETE FROM audit", "UPDATE audit SET by = 'nobody'"] {
+        let error = beside.execute(statement, []).unwrap_err().to_string();
+        assert!(error.contains("append-only"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn usage_is_raised_and_added() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let record = |month, editor_peak, refusals| UsageRecord {
+        month,
+        tenant: "acme".into(),
+        licence: "l".into(),
+        editor_users: 1,
+        viewer_users: 0,
+        editor_peak,
+        viewer_peak: 0,
+        refusals,
+    };
+    store.add_usage(vec![record(202_611, 5, 2), record(202_612, 1, 0)]).await.unwrap();
+    store.add_usage(vec![record(202_611, 3, 4)]).await.unwrap();
+    assert_eq!(store.usage(202_611, 202_611).await.unwrap(), [record(202_611, 5, 6)]);
+    assert_eq!(store.usage(0, 999_999).await.unwrap().len(), 2);
+}
