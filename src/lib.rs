@@ -31,6 +31,7 @@ pub mod log;
 pub mod ops;
 pub mod seat;
 pub mod session;
+pub mod signed;
 pub mod store;
 pub mod tenant;
 pub mod token;
