@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use jiff::SignedDuration;
 use pingora::connectors::http::Connector;
 use pingora::listeners::ListenerConfig;
 use pingora::protocols::l4::stream::L4BufferSettings;
@@ -20,13 +21,17 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
 use crate::clock;
-use crate::config::{self, ConfigErrors, Loaded, Settings};
+use crate::config::{self, ConfigErrors, Loaded, Settings, StoreBackend};
 use crate::gateway::front::Front;
 use crate::gateway::proxy::Gateway;
 use crate::gateway::site::{Shared, Site};
 use crate::ledger::Ledger;
 use crate::ops::listener::Operations;
 use crate::ops::metrics::Metrics;
+use crate::ops::warnings::Warnings;
+use crate::registrar::Registrar;
+use crate::store::embedded::Embedded;
+use crate::store::{OpenError, StoreError, StoredUser};
 
 /// The version of the program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -43,6 +48,10 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 /// How often what is over is cleared out of the ledger.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often expired users are cleared out of the store, and how many in one go.
+const PURGE_INTERVAL: Duration = Duration::from_secs(60);
+const PURGE_PIECE: u32 = 1_000;
+
 /// The most upstream connections that are kept idle.
 const UPSTREAM_POOL: usize = 1024;
 
@@ -55,6 +64,10 @@ pub enum StartError {
     Listen { address: SocketAddr, source: io::Error, mend: &'static str },
     #[error("cannot start: {0}")]
     Runtime(#[from] io::Error),
+    #[error("cannot open the store: {0}")]
+    Open(#[from] OpenError),
+    #[error("cannot start: {0}")]
+    Store(#[from] StoreError),
     #[error("cannot declare the metrics: {0}")]
     Metrics(#[from] prometheus::Error),
 }
@@ -73,10 +86,12 @@ pub fn run(path: &Path) -> Result<(), StartError> {
         check_address(*address)?;
     }
     let ledger = Ledger::new();
-    let site = Site::build(&settings, &ledger);
     let metrics = Arc::new(Metrics::new(VERSION, REVISION)?);
+    let registrar = open_store(&settings, &ledger, &metrics)?;
+    let site = Site::build(&settings, &ledger, registrar.registry());
     note_reload(&metrics, true);
-    let shared = Arc::new(Shared::new(site, ledger, metrics));
+    let warnings = Warnings::start(Arc::clone(&metrics), settings.notify.clone())?;
+    let shared = Arc::new(Shared::new(site, ledger, metrics, warnings, registrar));
     resolve(&shared)?;
 
     let conf = ServerConf {
@@ -143,6 +158,34 @@ fn check_address(address: SocketAddr) -> Result<(), StartError> {
     socket.listen(1).map_err(listen)
 }
 
+/// Opens the store, applies the licence files to it, and counts the users that it remembers.
+fn open_store(
+    settings: &Settings,
+    ledger: &Ledger,
+    metrics: &Arc<Metrics>,
+) -> Result<Registrar, StartError> {
+    let path = match &settings.store.backend {
+        StoreBackend::Embedded { path } => path,
+        // The configuration refuses it.
+        StoreBackend::Redis { .. } => unreachable!("no such backend in this release"),
+    };
+    let counted = Arc::clone(metrics);
+    let on_error = Arc::new(move |operation| counted.count_store_error(operation));
+    let store = Arc::new(Embedded::open(path, on_error)?);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let now = clock::now();
+        let registrar = Registrar::load(store).await?;
+        registrar.apply_declared(settings, now).await?;
+        let ledger = ledger.clone();
+        let count = move |user: StoredUser| {
+            ledger.licence(&user.licence).load_users([user.record], now);
+        };
+        registrar.store().for_each_user(now, Box::new(count)).await?;
+        Ok(registrar)
+    })
+}
+
 /// Finds the document servers' addresses before the first request comes.
 fn resolve(shared: &Shared) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -172,6 +215,7 @@ impl BackgroundService for Keeper {
         let connector = Arc::new(Connector::new(None));
         let mut watches = self.watch_upstreams(&connector);
         let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+        tokio::spawn(purge_users(Arc::clone(&self.shared)));
         let mut hangup = match signal(SignalKind::hangup()) {
             Ok(hangup) => hangup,
             Err(error) => {
@@ -190,7 +234,7 @@ impl BackgroundService for Keeper {
                     self.shared.ledger.sweep(now);
                 }
                 _ = hangup.recv() => {
-                    if self.reload() {
+                    if self.reload().await {
                         watches = self.watch_upstreams(&connector);
                     }
                 }
@@ -253,7 +297,7 @@ impl Keeper {
     }
 
     /// Loads the configuration anew, all or nothing; returns whether it is in force.
-    fn reload(&self) -> bool {
+    async fn reload(&self) -> bool {
         let loaded = match config::load(&self.path) {
             Ok(loaded) => loaded,
             Err(errors) => {
@@ -275,11 +319,30 @@ impl Keeper {
                 "[server] listen, workers and [ops] listen change only at a restart; the rest is in force"
             );
         }
-        let site = Site::build(&loaded.settings, &self.shared.ledger);
+        let registrar = &self.shared.registrar;
+        if let Err(error) = registrar.apply_declared(&loaded.settings, clock::now()).await {
+            tracing::error!("the new configuration is refused, the old one stays: {error}");
+            note_reload(&self.shared.metrics, false);
+            return false;
+        }
+        let site = Site::build(&loaded.settings, &self.shared.ledger, registrar.registry());
         self.shared.site.store(Arc::new(site));
+        self.shared.warnings.set_webhook(loaded.settings.notify.clone());
         note_reload(&self.shared.metrics, true);
         tracing::info!("configuration reloaded");
         true
+    }
+}
+
+/// Clears expired users out of the store, some at a time.
+async fn purge_users(shared: Arc<Shared>) {
+    let mut turn = tokio::time::interval(PURGE_INTERVAL);
+    loop {
+        turn.tick().await;
+        // As in the ledger: a clock that steps back by less counts right.
+        let before = clock::now().saturating_sub(SignedDuration::from_hours(1));
+        let Ok(before) = before else { continue };
+        while shared.registrar.store().purge_users(before, PURGE_PIECE).await == Ok(PURGE_PIECE) {}
     }
 }
 

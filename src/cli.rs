@@ -51,6 +51,8 @@ pub fn main() -> ExitCode {
             StartError::Config(errors) => (BAD_USAGE, errors.to_string()),
             error @ (StartError::Listen { .. }
             | StartError::Runtime(_)
+            | StartError::Open(_)
+            | StartError::Store(_)
             | StartError::Metrics(_)) => (FAILED, format!("seatgate: {error}")),
         }),
         Command::Check => check(&path),

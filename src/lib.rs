@@ -9,6 +9,7 @@
 //! | [`token`] | the document server's JWTs |
 //! | [`session`] | state machine of one co-authoring connection |
 //! | [`store`] | what must outlast the process |
+//! | [`registry`], [`registrar`] | the licences and apps in force, and what changes them |
 //! | [`license_answer`] | what the license command answers |
 //! | [`gateway`] | the Pingora adapter |
 //! | [`ops`] | metrics, health |
@@ -29,6 +30,8 @@ pub mod licence;
 pub mod license_answer;
 pub mod log;
 pub mod ops;
+pub mod registrar;
+pub mod registry;
 pub mod seat;
 pub mod session;
 pub mod signed;

@@ -24,6 +24,17 @@ impl SessionClass {
     }
 }
 
+impl SessionClass {
+    /// The class of seat that a session of this class takes, if it takes one.
+    pub fn seat_class(self) -> Option<SeatClass> {
+        match self {
+            Self::Editor => Some(SeatClass::Editor),
+            Self::LiveViewer => Some(SeatClass::LiveViewer),
+            Self::Viewer => None,
+        }
+    }
+}
+
 /// The classes that take a seat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SeatClass {

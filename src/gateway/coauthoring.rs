@@ -17,11 +17,14 @@ use tracing::Instrument as _;
 use super::polling::PolledSession;
 use super::pump::{Inspect, Peer, Pump, PumpEvent};
 use super::site::{Shared, Tenant};
+use crate::admission::Reason;
 use crate::clock;
 use crate::ledger::{CloseReason, Seat, SeatWatch};
 use crate::ops::metrics::Outcome;
+use crate::seat::SeatKind;
 use crate::session::inspect::{Event, Flow, Inspector, Violation};
 use crate::session::{Decision, ReplyVerdict, Report, Session, Stored, Verdict};
+use crate::tenant::Mode;
 use crate::wire::coauthoring::{DisconnectCode, disconnect_reason};
 use crate::wire::packet::DISCONNECT;
 use crate::wire::payload;
@@ -272,7 +275,11 @@ where
         match replied.verdict {
             ReplyVerdict::Pass => self.pump.inspect.server.pass_held(),
             ReplyVerdict::Store(stored) => {
-                store(stored).await;
+                if !store(&self.shared, &tenant, stored).await {
+                    self.session.lock().end();
+                    self.dismiss(DisconnectCode::AccessDenied).await;
+                    return Some(End::Refused);
+                }
                 self.pump.inspect.server.pass_held();
             }
             ReplyVerdict::Replace(text) => self.pump.inspect.server.replace_held(text.as_bytes()),
@@ -401,14 +408,61 @@ pub fn report_admission(shared: &Shared, tenant: &Tenant, report: &Report) {
         user = %report.user,
         class = report.class.label(),
         outcome = outcome.label(),
-        reason = report.reason.map_or("none", crate::admission::Reason::label),
+        reason = report.reason.map_or("none", Reason::label),
         "admission"
     );
+    warn(shared, tenant, report);
 }
 
-/// Makes a newly counted user durable before the reply that lets them work passes on.
-pub async fn store(stored: Stored) {
-    stored.seats.stored(&stored.record);
+/// Warns of refusals, and of seats that run short.
+fn warn(shared: &Shared, tenant: &Tenant, report: &Report) {
+    let now = clock::now();
+    if let Some(reason) = report.reason {
+        shared.warnings.refused(&tenant.name, &tenant.licence_id, reason, now);
+        return;
+    }
+    let (Some(licence), Some(class)) = (tenant.licence(), report.class.seat_class()) else {
+        return;
+    };
+    let kind = SeatKind::of(class, licence.quota.metering());
+    let usage = tenant.seats.usage(now);
+    let used = usage.iter().find(|usage| usage.kind == kind).map(|usage| usage.used);
+    if let (Some(used), Some(limit)) = (used, tenant.limit(kind)) {
+        let percent = shared.site.load().warning_percent;
+        let (name, licence) = (&tenant.name, &tenant.licence_id);
+        shared.warnings.seats_taken(name, licence, kind, (used, limit), percent, now);
+    }
+}
+
+/// Makes a newly counted user durable before the reply that lets them work passes on; `false` if
+/// it must not pass, because a crash would forget the user.
+///
+/// Whom the store knows from before goes on without it, as does everybody while the tenant is
+/// only observed.
+pub async fn store(shared: &Shared, tenant: &Tenant, stored: Stored) -> bool {
+    let Stored { seats, record } = stored;
+    let now = clock::now();
+    let store = shared.registrar.store();
+    match store.put_user(seats.licence_id(), &record, now).await {
+        Ok(()) => {
+            seats.stored(&record);
+            return true;
+        }
+        Err(error) => tracing::error!(%error, "a user cannot be stored"),
+    }
+    let observed = tenant.policy.mode == Mode::Observe;
+    if !observed && seats.unstored(&record, now) {
+        return true;
+    }
+    let report = Report {
+        class: record.class.session_class(),
+        decision: if observed { Decision::Observed } else { Decision::Rejected },
+        reason: Some(Reason::StoreUnavailable),
+        user: record.user.to_string(),
+        document: String::new(),
+    };
+    report_admission(shared, tenant, &report);
+    observed
 }
 
 /// Waits until the connection that holds the watched seat is asked to end; for ever without one.

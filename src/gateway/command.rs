@@ -17,6 +17,7 @@ use super::answer::Answer;
 use super::site::Tenant;
 use crate::clock;
 use crate::ledger::UserList;
+use crate::licence::Licence;
 use crate::license_answer::{LicenseAnswer, QuotaUser};
 use crate::seat::SeatClass;
 use crate::wire::command::{self, CommandInput, CommandRequest, InflateError, ServerFacts};
@@ -33,9 +34,11 @@ pub struct LicenseDesk {
 #[derive(Debug)]
 struct Kept {
     answer: LicenseAnswer,
-    /// The ledger's version, the server's facts and the instant that it was built from.
+    /// The ledger's version, the server's facts, the licence in force and the instant that it was
+    /// built from.
     version: u64,
     facts: Arc<ServerFacts>,
+    licence: Option<Arc<Licence>>,
     built: Timestamp,
 }
 
@@ -44,9 +47,11 @@ impl LicenseDesk {
     fn answer(&self, tenant: &Tenant, now: Timestamp) -> LicenseAnswer {
         let version = tenant.seats.version(now);
         let facts = tenant.upstreams.facts();
+        let licence = tenant.licence();
         if let Some(kept) = &*self.kept.load()
             && kept.version == version
             && Arc::ptr_eq(&kept.facts, &facts)
+            && kept.licence.as_ref().map(Arc::as_ptr) == licence.as_ref().map(Arc::as_ptr)
             && kept.built <= now
             && kept.answer.valid_until().is_none_or(|until| now < until)
         {
@@ -55,14 +60,14 @@ impl LicenseDesk {
         let editors = tenant.seats.users(SeatClass::Editor, now);
         let viewers = tenant.seats.users(SeatClass::LiveViewer, now);
         let answer = LicenseAnswer::build(
-            tenant.licence.as_deref(),
+            licence.as_deref(),
             &facts,
             quota_users(&editors),
             quota_users(&viewers),
             now,
         );
         if editors.version == version && viewers.version == version {
-            let kept = Kept { answer: answer.clone(), version, facts, built: now };
+            let kept = Kept { answer: answer.clone(), version, facts, licence, built: now };
             self.kept.store(Some(Arc::new(kept)));
         }
         answer

@@ -21,6 +21,9 @@ use crate::config::Settings;
 use crate::ledger::{Ledger, LicenceSeats};
 use crate::licence::{self, Licence, Metering};
 use crate::ops::metrics::{Metrics, TenantSample};
+use crate::ops::warnings::Warnings;
+use crate::registrar::Registrar;
+use crate::registry::{Registry, Slot};
 use crate::seat::SeatKind;
 use crate::session::Terms;
 use crate::tenant::{HostMap, Policy};
@@ -29,8 +32,7 @@ use crate::tenant::{HostMap, Policy};
 pub struct Tenant {
     pub name: Arc<str>,
     pub licence_id: Arc<str>,
-    /// `None`: no file states the licence that the tenant names.
-    pub licence: Option<Arc<Licence>>,
+    slot: Arc<Slot>,
     pub policy: Policy,
     pub seats: Arc<LicenceSeats>,
     pub upstreams: Arc<Upstreams>,
@@ -45,6 +47,8 @@ pub struct Site {
     pub access_log: bool,
     /// How long a lost connection keeps its seat for the same session.
     pub reconnect_grace: Duration,
+    /// From this share of a kind of seat on a warning is due.
+    pub warning_percent: u8,
     hosts: HostMap<Tenant>,
     /// The default tenant first.
     tenants: Vec<Arc<Tenant>>,
@@ -57,6 +61,9 @@ pub struct Shared {
     pub site: ArcSwap<Site>,
     pub ledger: Ledger,
     pub metrics: Arc<Metrics>,
+    pub warnings: Warnings,
+    /// The store, and the licences and apps in force.
+    pub registrar: Registrar,
     /// Co-authoring sessions that were opened by polling.
     pub polled: PolledSessions,
     /// Becomes `true` when the process is about to end.
@@ -77,11 +84,19 @@ impl Drop for Busy {
 
 impl Shared {
     /// The state of a process that serves `site`.
-    pub fn new(site: Site, ledger: Ledger, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        site: Site,
+        ledger: Ledger,
+        metrics: Arc<Metrics>,
+        warnings: Warnings,
+        registrar: Registrar,
+    ) -> Self {
         Self {
             site: ArcSwap::from_pointee(site),
             ledger,
             metrics,
+            warnings,
+            registrar,
             polled: PolledSessions::default(),
             draining: watch::Sender::new(false),
             busy: Arc::default(),
@@ -107,8 +122,9 @@ impl Shared {
 }
 
 impl Site {
-    /// Builds the tenants of a configuration around the seats that `ledger` keeps.
-    pub fn build(settings: &Settings, ledger: &Ledger) -> Self {
+    /// Builds the tenants of a configuration around the seats that `ledger` keeps and the licences
+    /// that are in force in `registry`.
+    pub fn build(settings: &Settings, ledger: &Ledger, registry: &Registry) -> Self {
         let mut upstreams: Vec<Arc<Upstreams>> = Vec::new();
         let mut tenants: Vec<Arc<Tenant>> = Vec::new();
         for tenant in &settings.tenants {
@@ -121,15 +137,10 @@ impl Site {
                 upstreams.push(Arc::clone(&servers));
                 servers
             });
-            let licence = settings
-                .licences
-                .iter()
-                .find(|declared| declared.licence.id == tenant.licence)
-                .map(|declared| Arc::clone(&declared.licence));
             tenants.push(Arc::new(Tenant {
                 name: Arc::clone(&tenant.name),
                 licence_id: Arc::clone(&tenant.licence),
-                licence,
+                slot: registry.slot(&tenant.licence),
                 policy: tenant.policy,
                 seats: ledger.licence(&tenant.licence),
                 router: Router::new(&servers.settings.path_prefix, &settings.validate.path),
@@ -143,6 +154,7 @@ impl Site {
             operators: settings.server.operators.clone(),
             access_log: settings.log.access,
             reconnect_grace: settings.enforcement.reconnect_grace,
+            warning_percent: settings.enforcement.warning_percent,
             hosts,
             tenants,
             upstreams,
@@ -181,13 +193,19 @@ fn host_map(settings: &Settings, tenants: &[Arc<Tenant>]) -> HostMap<Tenant> {
 }
 
 impl Tenant {
+    /// The licence that is in force now; `None`: nobody states or issued the one that the tenant
+    /// names.
+    pub fn licence(&self) -> Option<Arc<Licence>> {
+        self.slot.licence()
+    }
+
     /// What a session of this tenant is judged by at `now`.
     pub fn terms(&self, now: Timestamp) -> Terms<'_> {
         Terms {
             tenant: &self.name,
             policy: self.policy,
             secrets: &self.upstreams.settings.secrets,
-            licence: self.licence.as_deref(),
+            licence: self.licence(),
             seats: &self.seats,
             now,
         }
@@ -195,6 +213,7 @@ impl Tenant {
 
     /// The tenant as a scrape shows it.
     pub fn sample(&self, ledger: &Ledger, now: Timestamp) -> TenantSample {
+        let licence = self.licence();
         let seats = self
             .seats
             .usage(now)
@@ -206,14 +225,14 @@ impl Tenant {
             licence: self.licence_id.to_string(),
             seats,
             viewers: ledger.viewers(&self.name),
-            result: licence::result_type(self.licence.as_deref(), now),
-            end: self.licence.as_ref().and_then(|licence| licence.end).map(|end| end.as_second()),
+            result: licence::result_type(licence.as_deref(), now),
+            end: licence.and_then(|licence| licence.end).map(|end| end.as_second()),
         }
     }
 
     /// How many seats of a kind the licence sells; `None` where it does not limit the kind.
-    fn limit(&self, kind: SeatKind) -> Option<u64> {
-        let quota = &self.licence.as_ref()?.quota;
+    pub fn limit(&self, kind: SeatKind) -> Option<u64> {
+        let quota = &self.licence()?.quota;
         let limit = match (quota.metering(), kind) {
             (Metering::Connections, SeatKind::EditorConnections) => quota.connections,
             (Metering::Connections, SeatKind::ViewerConnections) if quota.has_live_viewers() => {

@@ -241,7 +241,21 @@ impl LicenceSeats {
     /// The store holds this record now: see [`Seat::confirm`].
     pub fn stored(&self, record: &UserRecord) {
         let hash = self.hash_user(&record.user);
-        self.state.lock().users.of_mut(record.class).stored(hash, record);
+        let mut state = self.state.lock();
+        let changed = state.users.of_mut(record.class).stored(hash, record);
+        state.version += u64::from(changed);
+    }
+
+    /// The store could not take this record. `true`: it knows the user from before, and only
+    /// their expiry moved, so they may go on. `false`: the user is no longer counted,
+    /// and must not be let in, as a crash would forget them.
+    pub fn unstored(&self, record: &UserRecord, now: Timestamp) -> bool {
+        let hash = self.hash_user(&record.user);
+        let mut state = self.state.lock();
+        state.advance(now);
+        let known = state.users.of_mut(record.class).unstored(hash, record);
+        state.version += u64::from(!known);
+        known
     }
 
     /// An operator stops counting a user; `true` if they were counted. Whoever works goes on,

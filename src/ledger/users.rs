@@ -53,11 +53,20 @@ struct User {
     anonymous: bool,
     /// The store knows about this `expires` and `anonymous`.
     stored: bool,
+    /// The store knows the user with this expiry at least; [`NEVER`] if it does not.
+    durable: i64,
 }
 
 impl Default for User {
     fn default() -> Self {
-        Self { expires: NEVER, first: 0, holders: 0, anonymous: false, stored: false }
+        Self {
+            expires: NEVER,
+            first: 0,
+            holders: 0,
+            anonymous: false,
+            stored: false,
+            durable: NEVER,
+        }
     }
 }
 
@@ -187,7 +196,8 @@ impl UserSet {
         let first = if was_counted { found.first } else { self.take_place() };
         self.change(row, |found| {
             let holders = found.holders.saturating_sub(1);
-            *found = User { expires, first, holders, anonymous, stored };
+            let durable = found.durable;
+            *found = User { expires, first, holders, anonymous, stored, durable };
         });
         (changed, (!stored).then(|| counted_user(name, expires, anonymous)))
     }
@@ -210,27 +220,49 @@ impl UserSet {
         let first = if found.expires > self.clock { found.first } else { self.take_place() };
         let anonymous = record.anonymous;
         self.change(row, |found| {
-            *found = User { expires, first, anonymous, stored: true, holders: found.holders };
+            let holders = found.holders;
+            *found = User { expires, first, anonymous, holders, stored: true, durable: expires };
         });
         true
     }
 
-    /// Notes that the store holds what [`Self::record`] gave out, unless it changed since.
-    pub(super) fn stored(&mut self, hash: u32, record: &UserRecord) {
+    /// Notes that the store holds what [`Self::record`] gave out, and counts the user again if
+    /// they were forgotten since; `true` if that changed the list.
+    pub(super) fn stored(&mut self, hash: u32, record: &UserRecord) -> bool {
+        let expires = record.expires.as_second();
         let row = self.table.find(hash, &record.user);
-        if let Some(found) = row.and_then(|row| self.table.get_mut(row))
-            && found.expires == record.expires.as_second()
-            && found.anonymous == record.anonymous
-        {
-            found.stored = true;
+        match row.and_then(|row| self.table.get_mut(row)) {
+            Some(found) if found.expires >= expires => {
+                found.durable = found.durable.max(expires);
+                found.stored |= found.expires == expires && found.anonymous == record.anonymous;
+                false
+            }
+            Some(_) | None => self.load(hash, record),
         }
+    }
+
+    /// Notes that the store did not take what [`Self::record`] gave out. Unless it knows the user
+    /// from before, for a time that is not over yet, they are no longer counted, and `false`
+    /// comes back.
+    pub(super) fn unstored(&mut self, hash: u32, record: &UserRecord) -> bool {
+        let row = self.table.find(hash, &record.user);
+        let known = row
+            .and_then(|row| self.table.get(row))
+            .is_some_and(|(_, found)| found.durable > self.clock);
+        if !known {
+            self.forget(hash, &record.user);
+        }
+        known
     }
 
     /// Stops counting a user; `true` if they were counted. An open under way stays in reserve.
     pub(super) fn forget(&mut self, hash: u32, user: &str) -> bool {
         let Some(row) = self.table.find(hash, user) else { return false };
         let was_counted = self.table.get(row).is_some_and(|(_, found)| found.expires > self.clock);
-        self.change(row, |found| found.expires = NEVER);
+        self.change(row, |found| {
+            found.expires = NEVER;
+            found.durable = NEVER;
+        });
         self.clear_if_unused(row);
         was_counted
     }

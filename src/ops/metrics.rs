@@ -15,6 +15,7 @@ use prometheus::{
 
 use crate::admission::Reason;
 use crate::seat::{SeatKind, SessionClass};
+use crate::store::Operation;
 
 /// What became of an open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -97,7 +98,10 @@ pub struct Metrics {
     requests: IntCounterVec,
     admissions: IntCounterVec,
     corrections: IntCounterVec,
+    warnings: IntCounterVec,
+    notices: IntCounterVec,
     upstream_failures: IntCounterVec,
+    store_errors: IntCounterVec,
     websockets: IntGauge,
     polling: IntGauge,
     reload_time: Gauge,
@@ -146,6 +150,20 @@ impl Metrics {
             ),
             &["tenant"],
         )?;
+        let warnings = IntCounterVec::new(
+            Opts::new(
+                "seatgate_seat_warnings_total",
+                "Opens that left warning_percent or more of a kind of seat taken.",
+            ),
+            &["tenant", "kind"],
+        )?;
+        let notices = IntCounterVec::new(
+            Opts::new("seatgate_notices_total", "Notices for the webhook, by what became of them."),
+            &["outcome"],
+        )?;
+        for outcome in ["delivered", "failed", "dropped"] {
+            notices.with_label_values(&[outcome]);
+        }
         let upstream_failures = IntCounterVec::new(
             Opts::new(
                 "seatgate_upstream_failures_total",
@@ -160,6 +178,13 @@ impl Metrics {
             UpstreamFailure::Other,
         ] {
             upstream_failures.with_label_values(&[failure.label()]);
+        }
+        let store_errors = IntCounterVec::new(
+            Opts::new("seatgate_store_errors_total", "Operations that the store failed."),
+            &["operation"],
+        )?;
+        for operation in Operation::ALL {
+            store_errors.with_label_values(&[operation.label()]);
         }
         let connections = IntGaugeVec::new(
             Opts::new("seatgate_connections", "Co-authoring connections open."),
@@ -189,12 +214,15 @@ impl Metrics {
                 duration: durations.with_label_values(&[name]),
             })
             .collect();
-        let collectors: [Box<dyn Collector>; 9] = [
+        let collectors: [Box<dyn Collector>; 12] = [
             Box::new(requests.clone()),
             Box::new(durations),
             Box::new(admissions.clone()),
             Box::new(corrections.clone()),
+            Box::new(warnings.clone()),
+            Box::new(notices.clone()),
             Box::new(upstream_failures.clone()),
+            Box::new(store_errors.clone()),
             Box::new(connections),
             Box::new(build),
             Box::new(reload_time.clone()),
@@ -209,7 +237,10 @@ impl Metrics {
             requests,
             admissions,
             corrections,
+            warnings,
+            notices,
             upstream_failures,
+            store_errors,
             websockets,
             polling,
             reload_time,
@@ -251,9 +282,24 @@ impl Metrics {
         self.corrections.with_label_values(&[tenant]).inc();
     }
 
+    /// Counts one open that left so many seats of a kind taken that a warning is due.
+    pub fn count_warning(&self, tenant: &str, kind: &'static str) {
+        self.warnings.with_label_values(&[tenant, kind]).inc();
+    }
+
+    /// Counts one notice for the webhook: delivered, failed or dropped.
+    pub fn count_notice(&self, outcome: &'static str) {
+        self.notices.with_label_values(&[outcome]).inc();
+    }
+
     /// Counts one failure of a document server.
     pub fn count_upstream_failure(&self, failure: UpstreamFailure) {
         self.upstream_failures.with_label_values(&[failure.label()]).inc();
+    }
+
+    /// Counts an operation that the store failed.
+    pub fn count_store_error(&self, operation: Operation) {
+        self.store_errors.with_label_values(&[operation.label()]).inc();
     }
 
     /// Counts an open co-authoring WebSocket for as long as the guard lives.

@@ -1,4 +1,5 @@
-//! Metrics, health, the operations listener.
+//! Metrics, warnings, health, the operations listener.
 
 pub mod listener;
 pub mod metrics;
+pub mod warnings;

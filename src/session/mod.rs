@@ -36,12 +36,12 @@ use crate::wire::coauthoring::{
 const MAX_PENDING: usize = 8;
 
 /// What a connection is judged by, looked up anew at each decision.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Terms<'a> {
     pub tenant: &'a Arc<str>,
     pub policy: Policy,
     pub secrets: &'a TokenSecrets,
-    pub licence: Option<&'a Licence>,
+    pub licence: Option<Arc<Licence>>,
     pub seats: &'a Arc<LicenceSeats>,
     pub now: Timestamp,
 }
@@ -209,7 +209,7 @@ impl Session {
         // While another open is under way, nobody knows which seat it will leave.
         let replaces = if self.pending.is_empty() { held } else { None };
         let request = self.request(class, facts, replaces, terms);
-        match terms.seats.admit(request, terms.licence, terms.now) {
+        match terms.seats.admit(request, terms.licence.as_deref(), terms.now) {
             Ok(seat) => {
                 let mut report = Report::admitted(class.session_class(), facts);
                 if let Some(reason) = seat.observed() {
@@ -252,7 +252,7 @@ impl Session {
         };
         if policy == RefusalPolicy::View && can_view {
             let metering =
-                terms.licence.map_or(Metering::Connections, |terms| terms.quota.metering());
+                terms.licence.as_ref().map_or(Metering::Connections, |terms| terms.quota.metering());
             let notice = match (class, metering) {
                 (SeatClass::Editor, Metering::Connections) => 5,
                 (SeatClass::Editor, Metering::Users) => 8,
@@ -333,7 +333,7 @@ impl Session {
                 }
             }
             (SessionClass::Editor | SessionClass::LiveViewer, Some(seat)) => {
-                let record = seat.confirm(reply.session_id.as_deref(), terms.licence, terms.now);
+                let record = seat.confirm(reply.session_id.as_deref(), terms.licence.as_deref(), terms.now);
                 let seats = Arc::clone(seat.licence());
                 self.holding = Holding::Seat(seat);
                 match record {
@@ -384,7 +384,7 @@ impl Session {
         let request = self.request(class, &facts, held, terms);
         let seat = terms
             .seats
-            .admit(request, terms.licence, terms.now)
+            .admit(request, terms.licence.as_deref(), terms.now)
             .map_err(|refusal| refusal.reason)?;
         Ok(Pending { class: decided, facts, seat: Some(seat), notice })
     }
@@ -462,7 +462,7 @@ fn decided_class(reply: &AuthReply<'_>) -> Option<SessionClass> {
 
 /// A licence without live viewers makes plain viewers of them (PRODUCT.md).
 fn is_plain_under(terms: &Terms<'_>) -> bool {
-    terms.licence.is_some_and(|licence| !licence.quota.has_live_viewers())
+    terms.licence.as_ref().is_some_and(|licence| !licence.quota.has_live_viewers())
 }
 
 /// Reads the token that an `auth` presents. Without a secret its claims are read unverified:

@@ -66,7 +66,7 @@ impl Desk {
             tenant: &self.tenant,
             policy: self.policy,
             secrets: &self.secrets,
-            licence: self.licence.as_ref(),
+            licence: self.licence.clone().map(Arc::new),
             seats: &self.seats,
             now: self.now,
         }

@@ -65,7 +65,10 @@ pub enum StoreError {
     Exists(String),
     #[error("{id} belongs to {file}:{line}; change it there")]
     Declared { id: String, file: String, line: u64 },
-    #[error("the key of the licence {licence} belongs to the licence {holder} in the store")]
+    #[error(
+        "the key of the licence {licence} belongs to the licence {holder}, which the store holds \
+         and no file states; give {licence} another key, or the id {holder}"
+    )]
     KeyTaken { licence: String, holder: String },
     #[error("{}: {detail}", .path.display())]
     Target { path: PathBuf, detail: String },

@@ -276,7 +276,11 @@ impl Polling<'_> {
                     }
                     match replied.verdict {
                         ReplyVerdict::Pass => {}
-                        ReplyVerdict::Store(stored) => store(stored).await,
+                        ReplyVerdict::Store(stored) => {
+                            if !store(self.shared, &tenant, stored).await {
+                                return None;
+                            }
+                        }
                         ReplyVerdict::Replace(text) => replaced.push((index, text.into_bytes())),
                         ReplyVerdict::Forbid => {
                             tracing::warn!(

@@ -161,6 +161,35 @@ fn confirm_returns_the_record_until_the_store_has_it() {
 }
 
 #[test]
+fn who_cannot_be_stored_is_not_counted_unless_known_from_before() {
+    let (seats, terms, now) = (seats(), users(5, 5, 1), noon());
+    let confirm = |now| {
+        let seat = seats.admit(open(EDITOR, "u"), Some(&terms), now).unwrap();
+        seat.confirm(None, Some(&terms), now)
+    };
+    let first = confirm(now).unwrap();
+    assert!(!seats.unstored(&first, now));
+    assert_eq!(usage(&seats, EDITOR_USERS, now), (0, 0, 0));
+    // Two opens side by side: the store takes one of the records after it refused the other.
+    let (one, other) = (confirm(now).unwrap(), confirm(now).unwrap());
+    assert!(!seats.unstored(&one, now));
+    let version = seats.version(now);
+    seats.stored(&other);
+    assert_eq!(usage(&seats, EDITOR_USERS, now), (1, 0, 0));
+    assert_ne!(seats.version(now), version);
+    assert!(seats.unstored(&one, now));
+    // The next day only the expiry moves: it may be lost, as long as the old one holds.
+    let tomorrow = at("2026-07-08T12:00:00Z");
+    let moved = confirm(tomorrow).unwrap();
+    assert!(seats.unstored(&moved, tomorrow));
+    assert_eq!(usage(&seats, EDITOR_USERS, tomorrow), (1, 0, 0));
+    let after = at("2026-07-09T12:00:00Z");
+    let again = confirm(after).unwrap();
+    assert!(!seats.unstored(&again, after), "what the store knows is over");
+    assert_eq!(usage(&seats, EDITOR_USERS, after), (0, 0, 0));
+}
+
+#[test]
 fn a_second_confirm_and_one_without_terms_count_nobody() {
     let (seats, terms, now) = (seats(), users(1, 0, 1), noon());
     let seat = seats.admit(open(EDITOR, "u"), Some(&terms), now).unwrap();
