@@ -19,6 +19,7 @@
 //! Data walks straight: bytes → [`wire`] → [`session`] → [`ledger`] (→ [`admission`]) → verdict →
 //! [`gateway`]. ARCHITECTURE.md has the invariants; a test holds the arrows.
 
+pub mod admin;
 pub mod admission;
 pub mod app;
 pub mod cli;

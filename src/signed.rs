@@ -70,7 +70,9 @@ fn known(trusted: &[String]) -> String {
 /// A public or private key that cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    #[error("it is not an Ed25519 private key in PKCS#8 PEM; make one with `seatgate licence keygen`")]
+    #[error(
+        "it is not an Ed25519 private key in PKCS#8 PEM; make one with `seatgate licence keygen`"
+    )]
     Private,
     #[error("it is not an Ed25519 public key: 32 bytes in base64, or PEM")]
     Public,
@@ -214,8 +216,7 @@ pub fn verify(text: &str, trusted: &[TrustedKey]) -> Result<Verified, SignedErro
     let text = text.trim();
     let (signed, signature) = text.rsplit_once('.').ok_or(SignedError::Malformed(PARTS))?;
     let (header, payload) = signed.split_once('.').ok_or(SignedError::Malformed(PARTS))?;
-    let header: Header =
-        read(header).ok_or(SignedError::Malformed("its header cannot be read"))?;
+    let header: Header = read(header).ok_or(SignedError::Malformed("its header cannot be read"))?;
     if header.alg != ALGORITHM {
         return Err(SignedError::Algorithm(header.alg.chars().take(32).collect()));
     }
@@ -251,6 +252,12 @@ pub fn verify(text: &str, trusted: &[TrustedKey]) -> Result<Verified, SignedErro
     let issued_at = Timestamp::from_second(payload.iat)
         .map_err(|_| SignedError::Malformed("the time of its signing is none"))?;
     Ok(Verified { kid, issued_at, stated: payload.stated })
+}
+
+/// The kid that a file claims, before anything of it is believed.
+pub fn claimed_kid(text: &str) -> Option<String> {
+    let (header, _) = text.trim().split_once('.')?;
+    read::<Header>(header).map(|header| header.kid)
 }
 
 fn read<T: for<'de> Deserialize<'de>>(part: &str) -> Option<T> {

@@ -37,14 +37,16 @@ use std::sync::Arc;
 
 pub use errors::{ConfigError, ConfigErrors, ConfigWarning, Problem};
 pub use files::{Env, default_path};
-pub use parts::{Stated, admin_socket, licences_from_text, licences_of_signed, trusted_keys};
+pub use parts::{
+    Stated, admin_socket, duration, licences_from_text, licences_of_signed, trusted_keys,
+};
 pub use secret::Secret;
 pub use settings::*;
 pub use signed_files::{stated_json, tell_distrust};
 
+use crate::signed::TrustedKey;
 use addresses::PATH;
 use files::{FILE_LIMIT, read_text};
-use crate::signed::TrustedKey;
 use licences::Collected;
 use reader::{Once, Table};
 use source::{Document, Report, Source};

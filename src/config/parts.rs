@@ -2,6 +2,7 @@
 //! secrets are the gateway's. And licence files alone.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::errors::{ConfigError, ConfigErrors, ConfigWarning, Problem};
 use super::files::{Env, FILE_LIMIT, read_text};
@@ -78,10 +79,7 @@ pub fn trusted_keys(path: &Path) -> Result<Vec<TrustedKey>, ConfigErrors> {
     part(path, |root| signed_files::trusted_keys(&mut root.table("licences")))
 }
 
-fn part<T>(
-    path: &Path,
-    read: impl FnOnce(&mut Table<'_>) -> T,
-) -> Result<T, ConfigErrors> {
+fn part<T>(path: &Path, read: impl FnOnce(&mut Table<'_>) -> T) -> Result<T, ConfigErrors> {
     let report = Report::default();
     let mend = "create it, or name another with --config";
     let text = read_text(path, FILE_LIMIT, mend).map_err(|problem| whole(path, problem))?;
@@ -103,4 +101,9 @@ pub(super) fn whole(path: &Path, problem: Problem) -> ConfigErrors {
         problem,
     };
     ConfigErrors::new(vec![error], 0)
+}
+
+/// A duration with a unit, as it stands in configurations: "30s", "1h30m".
+pub fn duration(text: &str) -> Option<Duration> {
+    (super::values::DURATION.parse)(text).ok()
 }

@@ -48,11 +48,7 @@ pub(super) fn is_signed(path: &Path) -> bool {
 }
 
 /// Verifies a file; what it states comes back as the licence file that was signed.
-pub(super) fn source(
-    path: PathBuf,
-    text: &str,
-    trusted: &[TrustedKey],
-) -> Result<Source, Problem> {
+pub(super) fn source(path: PathBuf, text: &str, trusted: &[TrustedKey]) -> Result<Source, Problem> {
     match signed::verify(text, trusted) {
         Ok(verified) => Ok(verified_source(path, &verified)),
         Err(error) => Err(Problem::Untrusted { path, error }),
@@ -83,11 +79,13 @@ fn toml_of(name: &str, json: &Json) -> Option<toml::Value> {
             Ok(date) if matches!(name, "start" | "end") => toml::Value::Datetime(date),
             Ok(_) | Err(_) => text.as_str().into(),
         },
-        Json::Array(items) => items.iter().filter_map(|item| toml_of(name, item)).collect::<Vec<_>>().into(),
+        Json::Array(items) => {
+            items.iter().filter_map(|item| toml_of(name, item)).collect::<Vec<_>>().into()
+        }
         Json::Object(map) => {
-            let pairs = map.iter().filter_map(|(key, value)| {
-                toml_of(key, value).map(|value| (key.clone(), value))
-            });
+            let pairs = map
+                .iter()
+                .filter_map(|(key, value)| toml_of(key, value).map(|value| (key.clone(), value)));
             toml::Value::Table(pairs.collect())
         }
     })
