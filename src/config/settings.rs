@@ -56,7 +56,7 @@ pub struct Admin {
 }
 
 /// One or several equal document servers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DocumentServer {
     /// `host:port`, at least one; resolved when connecting.
     pub addresses: Vec<String>,
@@ -74,7 +74,7 @@ pub struct DocumentServer {
 /// The document server's JWT secrets. `None`: its tokens are off.
 ///
 /// Several keys in one place are all accepted (rotation), the first is used for signing.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TokenSecrets {
     pub browser: Option<Vec<Secret>>,
     pub inbox: Option<Vec<Secret>>,

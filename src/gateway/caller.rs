@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use http::HeaderMap;
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 use ipnet::IpNet;
 use pingora::http::RequestHeader;
 
@@ -75,46 +75,54 @@ impl Caller {
         request: &mut RequestHeader,
         path_prefix: &str,
     ) -> pingora::Result<()> {
-        for untold in UNTOLD {
+        for untold in &UNTOLD {
             request.remove_header(untold);
         }
         if !self.trusted {
-            for header in REPLACED {
+            for header in &REPLACED {
                 request.remove_header(header);
             }
         }
-        request.insert_header("X-Forwarded-For", self.client.to_string())?;
-        if !request.headers.contains_key("x-forwarded-host")
+        request.insert_header(X_FORWARDED_FOR, self.client.to_string())?;
+        if !request.headers.contains_key(&X_FORWARDED_HOST)
             && let Some(host) = request.headers.get(header::HOST).cloned()
         {
-            request.insert_header("X-Forwarded-Host", host)?;
+            request.insert_header(X_FORWARDED_HOST, host)?;
         }
-        if !request.headers.contains_key("x-forwarded-proto") {
+        if !request.headers.contains_key(&X_FORWARDED_PROTO) {
             let proto = HeaderValue::from_static(if self.tls { "https" } else { "http" });
-            request.insert_header("X-Forwarded-Proto", proto)?;
+            request.insert_header(X_FORWARDED_PROTO, proto)?;
         }
         if !path_prefix.is_empty() {
             let outer = first_value(&request.headers, "x-forwarded-prefix").unwrap_or_default();
             let prefix = format!("{}{path_prefix}", outer.trim_end_matches('/'));
-            request.insert_header("X-Forwarded-Prefix", prefix)?;
+            request.insert_header(X_FORWARDED_PREFIX, prefix)?;
         }
         Ok(())
     }
 }
 
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+
 /// Never forwarded: the document server would read them, and no proxy in front means them for it.
-const UNTOLD: [&str; 2] = ["cloudfront-forwarded-proto", "http2-settings"];
+static UNTOLD: [HeaderName; 2] = [
+    HeaderName::from_static("cloudfront-forwarded-proto"),
+    HeaderName::from_static("http2-settings"),
+];
 
 /// Taken away when they come from a peer that is not trusted.
-const REPLACED: [&str; 8] = [
-    "x-forwarded-host",
-    "x-forwarded-proto",
-    "x-forwarded-prefix",
-    "x-forwarded-port",
-    "x-forwarded-scheme",
-    "x-forwarded-ssl",
-    "x-real-ip",
-    "forwarded",
+static REPLACED: [HeaderName; 8] = [
+    X_FORWARDED_HOST,
+    X_FORWARDED_PROTO,
+    X_FORWARDED_PREFIX,
+    HeaderName::from_static("x-forwarded-port"),
+    HeaderName::from_static("x-forwarded-scheme"),
+    HeaderName::from_static("x-forwarded-ssl"),
+    HeaderName::from_static("x-real-ip"),
+    HeaderName::from_static("forwarded"),
 ];
 
 /// The first entry of a comma-separated header, trimmed; `None` if absent, empty or not text.

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::Instrument as _;
 
-use super::polling::PolledSession;
+use super::polling::Upgrade;
 use super::pump::{Inspect, Peer, Pump, PumpEvent};
 use super::site::{Shared, Tenant};
 use crate::admission::Reason;
@@ -90,8 +90,8 @@ pub struct Connection {
     pub address: IpAddr,
     /// What the server sent behind its handshake.
     pub early: Bytes,
-    /// The session that this connection goes on with, and its engine id, if it began by polling.
-    pub upgrades: Option<(String, Arc<PolledSession>)>,
+    /// The session that this connection goes on with, if it began by polling.
+    pub upgrades: Option<Upgrade>,
 }
 
 impl Connection {
@@ -109,10 +109,10 @@ impl Connection {
             server: Inspector::new(Sender::Server),
         };
         let session = match &self.upgrades {
-            Some((_, polled)) => Arc::clone(&polled.session),
+            Some(upgrade) => Arc::clone(&upgrade.polled.session),
             None => Arc::new(Mutex::new(Session::new(self.address))),
         };
-        let under_way = self.upgrades.as_ref().map(|(_, polled)| polled.under_way());
+        let under_way = self.upgrades.as_ref().map(|upgrade| upgrade.polled.under_way());
         let mut driver = Driver {
             pump: Pump::new(client, server, inspect, &self.early, CLIENT_IDLE),
             session,
@@ -142,7 +142,7 @@ struct Driver<C, S> {
     shared: Arc<Shared>,
     tenant: Arc<Tenant>,
     draining: watch::Receiver<bool>,
-    upgrades: Option<(String, Arc<PolledSession>)>,
+    upgrades: Option<Upgrade>,
     /// The WebSocket has taken the session over from polling.
     upgraded: bool,
     client_said_goodbye: bool,
@@ -206,8 +206,8 @@ where
             }
             PumpEvent::Inspected(Peer::Client, Event::Upgraded) => {
                 self.upgraded = true;
-                if let Some((_, polled)) = &self.upgrades {
-                    polled.upgraded();
+                if let Some(upgrade) = &self.upgrades {
+                    upgrade.polled.upgraded();
                 }
                 None
             }
@@ -366,7 +366,7 @@ where
             End::ClientLost | End::ServerLost | End::TimedOut | End::Draining => true,
             End::ServerClosed => !self.server_said_goodbye,
         };
-        if let Some((id, polled)) = &self.upgrades {
+        if let Some(Upgrade { id, polled }) = &self.upgrades {
             if matches!(end, End::Refused | End::Violation | End::Closed) {
                 // A request that is still parked tells the client as well.
                 polled.refuse(farewell_packets(DisconnectCode::AccessDenied));

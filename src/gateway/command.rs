@@ -6,14 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use bytes::{Bytes, BytesMut};
 use http::{Method, StatusCode, header};
 use jiff::Timestamp;
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
-use tokio::time::timeout;
 
 use super::answer::Answer;
+use super::body::{WholeBody, read_whole};
 use super::site::Tenant;
 use crate::clock;
 use crate::ledger::UserList;
@@ -87,7 +86,7 @@ fn quota_users(list: &UserList) -> impl Iterator<Item = QuotaUser<'_>> {
 pub enum Outcome {
     Answer(Answer),
     /// The document server's to answer; the body is whole and as it came.
-    Forward(Bytes),
+    Forward(WholeBody),
 }
 
 /// Whether the command service takes a request: `GET /command` is not one of its routes.
@@ -109,10 +108,11 @@ pub fn takes(request: &RequestHeader) -> bool {
 pub async fn handle(session: &mut Session, tenant: &Tenant) -> pingora::Result<Outcome> {
     let settings = &tenant.upstreams.settings;
     let limit = settings.command_body_limit;
-    let body = match read_body(session, limit).await? {
-        Ok(body) => body,
+    let whole = match read_whole(session, limit, BODY_TIMEOUT).await? {
+        Ok(whole) => whole,
         Err(refusal) => return Ok(Outcome::Answer(refusal)),
     };
+    let body = &whole.bytes;
     let request = session.req_header();
     let encodings: Vec<_> = request
         .headers
@@ -120,7 +120,7 @@ pub async fn handle(session: &mut Session, tenant: &Tenant) -> pingora::Result<O
         .iter()
         .map(|value| String::from_utf8_lossy(value.as_bytes()))
         .collect();
-    let plain = match command::inflate(&body, Some(&encodings.join(", ")), limit) {
+    let plain = match command::inflate(body, Some(&encodings.join(", ")), limit) {
         Ok(plain) => plain,
         Err(error) => return Ok(Outcome::Answer(unreadable(error, session))),
     };
@@ -137,65 +137,9 @@ pub async fn handle(session: &mut Session, tenant: &Tenant) -> pingora::Result<O
             tenant.license_desk.answer(tenant, now).body(key.as_ref())
         }
         CommandRequest::Answer(reply) => reply.body(),
-        CommandRequest::Other => return Ok(Outcome::Forward(body)),
+        CommandRequest::Other => return Ok(Outcome::Forward(whole)),
     };
     Ok(Outcome::Answer(Answer::json(answer)))
-}
-
-/// Reads the body, or says why not.
-async fn read_body(session: &mut Session, limit: usize) -> pingora::Result<Result<Bytes, Answer>> {
-    let stated = session
-        .get_header(header::CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok())
-        .and_then(|length| length.parse::<u64>().ok());
-    if stated.is_some_and(|length| length > limit as u64) {
-        return Ok(Err(too_large(limit, session)));
-    }
-    let expects = session
-        .get_header(header::EXPECT)
-        .is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-    if expects {
-        session.write_continue_response().await?;
-    }
-    let reading = async {
-        let Some(mut body) = session.read_request_body().await? else {
-            return Ok(Some(Bytes::new()));
-        };
-        // Most bodies come in one piece.
-        let mut joined = BytesMut::new();
-        while let Some(piece) = session.read_request_body().await? {
-            if joined.is_empty() {
-                joined.extend_from_slice(&body);
-            }
-            if joined.len() + piece.len() > limit {
-                return Ok(None);
-            }
-            joined.extend_from_slice(&piece);
-            body = Bytes::new();
-        }
-        let whole = if joined.is_empty() { body } else { joined.freeze() };
-        Ok((whole.len() <= limit).then_some(whole))
-    };
-    match timeout(BODY_TIMEOUT, reading).await {
-        Ok(Ok(Some(body))) => Ok(Ok(body)),
-        Ok(Ok(None)) => Ok(Err(too_large(limit, session))),
-        Ok(Err(error)) => Err(error),
-        Err(_) => Ok(Err(Answer::refusal(
-            StatusCode::REQUEST_TIMEOUT,
-            "request_timeout",
-            "The command's body did not arrive in time.",
-            &session.req_header().headers,
-        ))),
-    }
-}
-
-fn too_large(limit: usize, session: &Session) -> Answer {
-    Answer::refusal(
-        StatusCode::PAYLOAD_TOO_LARGE,
-        "body_too_large",
-        &format!("A command's body may have at most {limit} bytes."),
-        &session.req_header().headers,
-    )
 }
 
 fn unreadable(error: InflateError, session: &Session) -> Answer {

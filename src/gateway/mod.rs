@@ -14,9 +14,11 @@
 //! | [`coauthoring`] | a co-authoring connection: the session's verdicts carried out |
 //! | [`polling`] | the polling transport |
 //! | [`exchange`] | requests that Pingora's proxy does not carry |
+//! | [`body`] | request bodies that are read whole |
 //! | [`answer`] | answers of the gateway's own |
 
 pub mod answer;
+pub mod body;
 pub mod caller;
 pub mod coauthoring;
 pub mod command;

@@ -19,7 +19,7 @@ use super::command;
 use super::exchange;
 use super::front;
 use super::handshake::{self, HandshakeError};
-use super::polling::{self, EngineQuery, EngineRefusal, PolledSession, Polling};
+use super::polling::{self, EngineQuery, EngineRefusal, Polling, Upgrade};
 use super::route::{Route, forward_target, target_path};
 use super::site::{Busy, Shared, Tenant};
 use super::tunnel::{Tunnel, take_stream};
@@ -99,9 +99,10 @@ impl Gateway {
         prepare(&mut request, context, tenant)?;
         let address = pick(session, context, tenant)?;
         let settings = &tenant.upstreams.settings;
-        let mut exchange = exchange::send(&self.connector, address, settings, request, body)
-            .await
-            .map_err(Error::into_up)?;
+        let mut exchange =
+            exchange::send(&self.connector, address, settings, request, body.bytes.clone())
+                .await
+                .map_err(Error::into_up)?;
         let bodiless = session.req_header().method == http::Method::HEAD;
         session.write_response_header(Box::new(exchange.head.clone()), bodiless).await?;
         while let Some(piece) = exchange.next().await.map_err(Error::into_up)? {
@@ -145,7 +146,17 @@ impl Gateway {
             }
         };
         if websocket {
-            return self.tunnel(session, context, tenant, known).await;
+            let upgrades = match known {
+                None => None,
+                Some((id, polled)) => match polled.claim(id) {
+                    Some(upgrade) => Some(upgrade),
+                    None => {
+                        polling::refuse(EngineRefusal::BadRequest, session).await?;
+                        return Ok(true);
+                    }
+                },
+            };
+            return self.tunnel(session, context, tenant, upgrades).await;
         }
         let mut request = request.clone();
         prepare(&mut request, context, tenant)?;
@@ -180,7 +191,7 @@ impl Gateway {
         session: &mut Session,
         context: &mut RequestContext,
         tenant: &Arc<Tenant>,
-        upgrades: Option<(String, Arc<PolledSession>)>,
+        upgrades: Option<Upgrade>,
     ) -> pingora::Result<bool> {
         let inspected = context.route == Route::Coauthoring;
         let mut request = session.req_header().clone();
@@ -189,9 +200,9 @@ impl Gateway {
         let answer = loop {
             let address = match &upgrades {
                 // The server that has the session.
-                Some((_, polled)) => {
-                    context.tried.push(polled.server);
-                    polled.server
+                Some(upgrade) => {
+                    context.tried.push(upgrade.polled.server);
+                    upgrade.polled.server
                 }
                 None => pick(session, context, tenant)?,
             };
@@ -275,12 +286,10 @@ fn pick_untried(
 ) -> Option<SocketAddr> {
     let request = session.req_header();
     let key = balance_key(request.uri.path().as_bytes(), request.uri.query());
-    match key {
-        Some(key) => tenant.upstreams.pick(key, &context.tried),
-        None => {
-            let client = context.caller.client.to_string();
-            tenant.upstreams.pick(client.as_bytes(), &context.tried)
-        }
+    match (key, context.caller.client) {
+        (Some(key), _) => tenant.upstreams.pick(key, &context.tried),
+        (None, IpAddr::V4(client)) => tenant.upstreams.pick(&client.octets(), &context.tried),
+        (None, IpAddr::V6(client)) => tenant.upstreams.pick(&client.octets(), &context.tried),
     }
 }
 
@@ -383,10 +392,13 @@ impl ProxyHttp for Gateway {
                 return Ok(true);
             }
         };
-        match context.route {
-            Route::Guarded if !self.is_operator(context.caller.client) => {
-                Self::guard(session).await
+        if context.route == Route::Guarded {
+            if !self.is_operator(context.caller.client) {
+                return Self::guard(session).await;
             }
+            context.route = Route::Forward;
+        }
+        match context.route {
             Route::Command if command::takes(request) => {
                 self.command(session, context, &tenant).await
             }

@@ -4,7 +4,7 @@
 //! before it looks at them. So a path is read as strictly as any of those readers could: version
 //! prefix, virtual path, letter case, doubled slashes, backslashes, dot segments and
 //! percent-encoding (several layers deep) are taken away, and whatever is guarded at any of those
-//! layers is guarded. The bytes that are forwarded are another matter ([`super::headers`]).
+//! layers is guarded. The bytes that are forwarded are another matter ([`forward_target`]).
 
 use std::borrow::Cow;
 
@@ -105,7 +105,7 @@ impl Router {
     /// The route of a path at one layer of encoding.
     fn route_layer(&self, path: &[u8], resolve_dots: bool) -> Route {
         let normal = normalise(path, resolve_dots);
-        let mut rest = normal.as_str();
+        let mut rest: &str = &normal;
         loop {
             match self.exact(rest) {
                 Route::Forward => {}
@@ -229,7 +229,13 @@ fn decode(path: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Lower case, one slash at a time, no dot segments (or those left in), nothing from `?` or `#` on.
-fn normalise(path: &[u8], resolve_dots: bool) -> String {
+/// Most paths are in that form already and are not copied.
+fn normalise(path: &[u8], resolve_dots: bool) -> Cow<'_, str> {
+    if let Ok(text) = std::str::from_utf8(path)
+        && is_normal(path)
+    {
+        return Cow::Borrowed(text);
+    }
     let end = path.iter().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(path.len());
     let path = path.get(..end).unwrap_or_default();
     let mut normal = String::with_capacity(path.len() + 1);
@@ -252,7 +258,22 @@ fn normalise(path: &[u8], resolve_dots: bool) -> String {
     if trailing_slash {
         normal.push('/');
     }
-    normal
+    Cow::Owned(normal)
+}
+
+/// Whether [`normalise`] would change nothing: a slash first, none doubled, no segment that starts
+/// with a dot, nothing that has another spelling.
+fn is_normal(path: &[u8]) -> bool {
+    let mut before = None;
+    let plain = path.iter().all(|byte| {
+        let after_slash = before.replace(*byte) == Some(b'/');
+        match byte {
+            b'/' | b'.' => !after_slash,
+            b'?' | b'#' | b'\\' => false,
+            _ => !byte.is_ascii_uppercase(),
+        }
+    });
+    plain && path.first() == Some(&b'/')
 }
 
 #[cfg(test)]
@@ -395,6 +416,14 @@ mod tests {
                 }
             }
             prop_assert_eq!(router().route(path.as_bytes()), Ok(Route::Guarded));
+        }
+
+        #[test]
+        fn what_is_normal_is_what_normalising_leaves_alone(path in "[/.a-zA-Z?\\\\]{0,12}") {
+            if is_normal(path.as_bytes()) {
+                let forced = normalise(format!("{path}?").as_bytes(), true).into_owned();
+                prop_assert_eq!(forced, path);
+            }
         }
 
         #[test]

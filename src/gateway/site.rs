@@ -17,7 +17,7 @@ use super::command::LicenseDesk;
 use super::polling::PolledSessions;
 use super::route::Router;
 use super::upstream::Upstreams;
-use crate::config::Settings;
+use crate::config::{DocumentServer, Settings};
 use crate::ledger::{Ledger, LicenceSeats};
 use crate::licence::{self, Licence, Metering};
 use crate::ops::metrics::{Metrics, TenantSample};
@@ -123,17 +123,25 @@ impl Shared {
 
 impl Site {
     /// Builds the tenants of a configuration around the seats that `ledger` keeps and the licences
-    /// that are in force in `registry`.
-    pub fn build(settings: &Settings, ledger: &Ledger, registry: &Registry) -> Self {
+    /// that are in force in `registry`. Document servers that `before` has under the same settings
+    /// stay as they are known.
+    pub fn build(
+        settings: &Settings,
+        ledger: &Ledger,
+        registry: &Registry,
+        before: Option<&Self>,
+    ) -> Self {
         let mut upstreams: Vec<Arc<Upstreams>> = Vec::new();
         let mut tenants: Vec<Arc<Tenant>> = Vec::new();
         for tenant in &settings.tenants {
-            let known = upstreams
-                .iter()
-                .find(|known| Arc::ptr_eq(&known.settings, &tenant.document_server))
-                .cloned();
+            let known =
+                upstreams.iter().find(|known| known.settings == tenant.document_server).cloned();
             let servers = known.unwrap_or_else(|| {
-                let servers = Arc::new(Upstreams::new(Arc::clone(&tenant.document_server)));
+                let servers = before
+                    .and_then(|before| before.upstreams_like(&tenant.document_server))
+                    .unwrap_or_else(|| {
+                        Arc::new(Upstreams::new(Arc::clone(&tenant.document_server)))
+                    });
                 upstreams.push(Arc::clone(&servers));
                 servers
             });
@@ -158,6 +166,17 @@ impl Site {
             hosts,
             tenants,
             upstreams,
+        }
+    }
+
+    fn upstreams_like(&self, settings: &DocumentServer) -> Option<Arc<Upstreams>> {
+        self.upstreams.iter().find(|known| *known.settings == *settings).cloned()
+    }
+
+    /// Finds the document servers' addresses, so that the first request knows one.
+    pub async fn resolve(&self) {
+        for upstreams in &self.upstreams {
+            upstreams.resolve().await;
         }
     }
 

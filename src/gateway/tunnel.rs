@@ -16,7 +16,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use super::coauthoring::Connection;
-use super::polling::PolledSession;
+use super::polling::Upgrade;
 use super::pump::{Peer, Pump, PumpEvent, Transparent};
 use super::site::{Busy, Shared, Tenant};
 
@@ -32,8 +32,8 @@ pub struct Tunnel {
     pub tenant: Arc<Tenant>,
     pub address: IpAddr,
     pub inspected: bool,
-    /// The polling session that the WebSocket goes on with, and its engine id.
-    pub upgrades: Option<(String, Arc<PolledSession>)>,
+    /// The polling session that the WebSocket goes on with.
+    pub upgrades: Option<Upgrade>,
     pub head: Vec<u8>,
     pub early: Bytes,
     pub busy: Busy,

@@ -60,7 +60,7 @@ pub struct ServerHealth {
 }
 
 impl Upstreams {
-    /// Servers of `settings`; none is known before the first [`Self::refresh`].
+    /// Servers of `settings`; none is known before the first `refresh`.
     pub fn new(settings: Arc<DocumentServer>) -> Self {
         let resolver = Resolver { addresses: settings.addresses.clone() };
         let backends = Backends::new(Box::new(resolver));
@@ -77,6 +77,11 @@ impl Upstreams {
 
     /// The server that `key` belongs to: a healthy one if there is any, else any; none of `tried`.
     pub fn pick(&self, key: &[u8], tried: &[SocketAddr]) -> Option<SocketAddr> {
+        let backends = self.balancer.backends().get_backend();
+        if backends.len() <= 1 {
+            // No ring to walk: by far the most installations have one server.
+            return backends.first().and_then(inet).filter(|only| !tried.contains(only));
+        }
         let untried = |backend: &Backend| inet(backend).is_some_and(|addr| !tried.contains(&addr));
         self.balancer
             .select_with(key, RING_STEPS, |backend, healthy| healthy && untried(backend))

@@ -27,8 +27,9 @@ pub const HOLD_LIMIT: usize = 8 * 1024 * 1024;
 /// The most bytes that wait on all connections of the process together.
 pub const HOLD_BUDGET: usize = 256 * 1024 * 1024;
 
-/// Payload bytes that are unmasked and looked at in one step.
-const PIECE: usize = 4096;
+/// Payload bytes that are unmasked and looked at in one step: more than it takes to know the type
+/// of a message, and few enough that clearing them costs nothing.
+const PIECE: usize = 512;
 
 /// What came of showing an [`Inspector`] some bytes.
 #[derive(Debug, PartialEq, Eq)]

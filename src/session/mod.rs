@@ -197,11 +197,13 @@ impl Session {
         terms: &Terms<'_>,
     ) -> Verdict {
         let held = self.seat();
-        if held.is_some_and(|seat| {
+        let under_way = self.pending.iter().filter_map(|pending| pending.seat.as_ref());
+        let has_it = held.into_iter().chain(under_way).any(|seat| {
             seat.class() == class
                 && *seat.occupant().user == *facts.user
                 && Arc::ptr_eq(seat.licence(), terms.seats)
-        }) {
+        });
+        if has_it {
             // What runs goes on, whatever has become of the licence.
             self.await_reply(class.session_class(), facts, None, None);
             return pass(Report::admitted(class.session_class(), facts), None);
@@ -251,8 +253,10 @@ impl Session {
             SeatClass::LiveViewer => !facts.forced_live,
         };
         if policy == RefusalPolicy::View && can_view {
-            let metering =
-                terms.licence.as_ref().map_or(Metering::Connections, |terms| terms.quota.metering());
+            let metering = terms
+                .licence
+                .as_ref()
+                .map_or(Metering::Connections, |terms| terms.quota.metering());
             let notice = match (class, metering) {
                 (SeatClass::Editor, Metering::Connections) => 5,
                 (SeatClass::Editor, Metering::Users) => 8,
@@ -333,7 +337,8 @@ impl Session {
                 }
             }
             (SessionClass::Editor | SessionClass::LiveViewer, Some(seat)) => {
-                let record = seat.confirm(reply.session_id.as_deref(), terms.licence.as_deref(), terms.now);
+                let record =
+                    seat.confirm(reply.session_id.as_deref(), terms.licence.as_deref(), terms.now);
                 let seats = Arc::clone(seat.licence());
                 self.holding = Holding::Seat(seat);
                 match record {

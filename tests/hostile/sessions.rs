@@ -204,29 +204,6 @@ async fn an_auth_behind_the_servers_back_is_not_carried() {
 // --- polling -----------------------------------------------------------------------------------
 
 #[tokio::test]
-async fn polling_is_refused_as_the_server_would() {
-    let server = StandIn::start().await;
-    let gateway = Gateway::connections(&server, 0, 0).await;
-    for target in [
-        "/doc/d/c/?EIO=4&transport=polling",
-        "/doc/d/c/?shardkey=d&EIO=4&transport=polling&t=abc",
-        "/9.3.0-abc123/doc/d/c/?EIO=4&transport=polling",
-        "/doc/?EIO=4&transport=polling",
-        "/doc/d/c/?EIO=4&transport=poll%69ng",
-        "/doc/d/c/?transport=polling&EIO=4&transport=websocket",
-        "/doc/d/c/?EIO=4",
-    ] {
-        for call in [Call::get(target), Call::post(target, "40{}")] {
-            let answer = call.send(gateway.addr).await;
-            assert_eq!(answer.status, 400, "{target}: {}", answer.text());
-            assert_eq!(answer.text(), r#"{"code":0,"message":"Transport unknown"}"#, "{target}");
-            assert_eq!(answer.header("content-type"), Some("application/json"));
-        }
-    }
-    assert!(server.requests().is_empty(), "{:?}", server.requests());
-}
-
-#[tokio::test]
 async fn an_upgraded_polling_session_gets_no_seat_for_free() {
     let server = StandIn::start().await;
     let gateway = Gateway::connections(&server, 0, 0).await;

@@ -23,9 +23,10 @@ use pingora::proxy::Session as HttpSession;
 use tokio::time::timeout;
 
 pub use query::{EngineQuery, EngineRefusal};
-pub use table::{PolledSession, PolledSessions};
+pub use table::{PolledSession, PolledSessions, Upgrade};
 
 use super::answer::Answer;
+use super::body::read_whole;
 use super::coauthoring::{self, store};
 use super::exchange::{self, Exchange};
 use super::site::{Shared, Tenant};
@@ -112,12 +113,15 @@ impl Polling<'_> {
         polled: &Arc<PolledSession>,
     ) -> pingora::Result<()> {
         let _under_way = polled.under_way();
-        let Some(body) = read_body(session).await? else { return too_large(session).await };
+        let whole = match read_whole(session, MAX_BODY, BODY_TIMEOUT).await? {
+            Ok(whole) => whole,
+            Err(refusal) => return refusal.send(session).await,
+        };
         if polled.is_refused() {
             return take(session).await;
         }
         let mut ends = false;
-        match self.judge(polled, body, &mut ends) {
+        match self.judge(polled, whole.bytes.clone(), &mut ends) {
             Judged::Pass(body) => {
                 let mut exchange = self.send(polled.server, body).await?;
                 let answer = read_answer(&mut exchange).await?.unwrap_or_default();
@@ -321,28 +325,6 @@ fn with_replaced(body: Bytes, replaced: &[(usize, Vec<u8>)]) -> Bytes {
         replaced.iter().find(|(at, _)| *at == index).map_or(packet, |(_, text)| text.as_slice())
     });
     payload::join(packets).into()
-}
-
-/// A client's body, or `None` if it is too large.
-async fn read_body(session: &mut HttpSession) -> pingora::Result<Option<Bytes>> {
-    let reading = async {
-        let mut body = BytesMut::new();
-        while let Some(piece) = session.read_request_body().await? {
-            if body.len() + piece.len() > MAX_BODY {
-                return Ok(None);
-            }
-            body.extend_from_slice(&piece);
-        }
-        Ok(Some(body.freeze()))
-    };
-    match timeout(BODY_TIMEOUT, reading).await {
-        Ok(read) => read,
-        Err(_) => pingora::Error::e_explain(
-            pingora::ErrorType::ReadTimedout,
-            "a polling request's body did not arrive in time",
-        )
-        .map_err(pingora::Error::into_down),
-    }
 }
 
 /// A short answer's body, or `None` if it is too large.

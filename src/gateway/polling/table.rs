@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -38,6 +38,8 @@ pub struct PolledSession {
     state: Mutex<State>,
     /// Requests and upgraded connections under way.
     under_way: AtomicUsize,
+    /// Whether a WebSocket is about to take the session over, or has.
+    claimed: AtomicBool,
     /// Wakes a parked request when there are last words.
     pub wake: Notify,
 }
@@ -55,6 +57,21 @@ struct State {
 #[derive(Default)]
 pub struct PolledSessions {
     by_id: Mutex<HashMap<Box<str>, Arc<PolledSession>>>,
+}
+
+/// A WebSocket's claim on a session that began by polling. Given up when dropped, unless the
+/// WebSocket has taken the session over.
+pub struct Upgrade {
+    pub id: String,
+    pub polled: Arc<PolledSession>,
+}
+
+impl Drop for Upgrade {
+    fn drop(&mut self) {
+        if self.polled.state.lock().open.is_some() {
+            self.polled.claimed.store(false, Ordering::Release);
+        }
+    }
 }
 
 /// Marks a request as under way.
@@ -89,6 +106,7 @@ impl PolledSession {
                 refused: false,
             }),
             under_way: AtomicUsize::new(0),
+            claimed: AtomicBool::new(false),
             wake: Notify::new(),
         }
     }
@@ -109,6 +127,13 @@ impl PolledSession {
         state.refused = true;
         drop(state);
         self.wake.notify_waiters();
+    }
+
+    /// Claims the session for one WebSocket; `None` if another has it. The document server takes
+    /// no second one either, and the end of one must never end what another goes on with.
+    pub fn claim(self: &Arc<Self>, id: String) -> Option<Upgrade> {
+        let claimed = self.claimed.swap(true, Ordering::AcqRel);
+        (!claimed).then(|| Upgrade { id, polled: Arc::clone(self) })
     }
 
     /// A WebSocket carries the session from here on.
