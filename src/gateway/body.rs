@@ -13,6 +13,9 @@ use super::answer::Answer;
 /// The most bytes of request bodies that the process holds at a time.
 pub const BODIES_BUDGET: usize = 512 * 1024 * 1024;
 
+/// What each body may have outside of the budget.
+const FREE_BYTES: usize = 64 * 1024;
+
 /// Bytes of request bodies held now.
 static HELD_BYTES: AtomicUsize = AtomicUsize::new(0);
 
@@ -29,14 +32,22 @@ struct Share(usize);
 impl Share {
     /// Takes `bytes` more; `false` if there is no budget left.
     fn grow(&mut self, bytes: usize) -> bool {
+        let counted = self.counted();
         self.0 += bytes;
-        HELD_BYTES.fetch_add(bytes, Ordering::Relaxed) + bytes <= BODIES_BUDGET
+        let more = self.counted() - counted;
+        more == 0 || HELD_BYTES.fetch_add(more, Ordering::Relaxed) + more <= BODIES_BUDGET
+    }
+
+    /// The bytes that count against the budget: small bodies are free, so that large ones cannot
+    /// drive them out.
+    fn counted(&self) -> usize {
+        self.0.saturating_sub(FREE_BYTES)
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        HELD_BYTES.fetch_sub(self.0, Ordering::Relaxed);
+        HELD_BYTES.fetch_sub(self.counted(), Ordering::Relaxed);
     }
 }
 

@@ -37,6 +37,9 @@ const CLIENT_IDLE: Duration = Duration::from_secs(90);
 /// How long a peer has to take our last words, or to finish its own.
 const LINGER: Duration = Duration::from_secs(5);
 
+/// How long a connection stands still for the store.
+const STORE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Both directions' inspectors.
 struct Inspectors {
     client: Inspector,
@@ -79,6 +82,8 @@ enum End {
     TimedOut,
     /// Asked by an operator, or by the same session on another connection.
     Closed,
+    /// It never took over the polling session that it was opened for.
+    ProbeEnded,
     /// The gateway is shutting down.
     Draining,
 }
@@ -153,6 +158,8 @@ struct Driver<C, S> {
 enum Wake {
     Pump(PumpEvent),
     Closed(CloseReason),
+    /// The session was refused by polling.
+    Refused,
     Draining,
 }
 
@@ -167,15 +174,24 @@ where
             let wake = tokio::select! {
                 biased;
                 reason = closed(watch) => Wake::Closed(reason),
+                () = refused(self.upgrades.as_ref()) => Wake::Refused,
                 _ = self.draining.wait_for(|draining| *draining) => Wake::Draining,
                 event = self.pump.next() => Wake::Pump(event),
             };
             let event = match wake {
                 Wake::Pump(event) => event,
+                Wake::Closed(reason) if self.is_probing() => {
+                    tracing::debug!(?reason, "the polling session is closed");
+                    return End::ProbeEnded;
+                }
                 Wake::Closed(reason) => {
                     tracing::info!(?reason, "session is closed");
                     self.dismiss(DisconnectCode::Drop).await;
                     return End::Closed;
+                }
+                Wake::Refused => {
+                    self.dismiss(DisconnectCode::AccessDenied).await;
+                    return End::Refused;
                 }
                 Wake::Draining => {
                     self.farewell(&[], 1001).await;
@@ -191,6 +207,17 @@ where
     /// Deals with what the pump reports; `Some` ends the connection.
     async fn on_event(&mut self, event: PumpEvent) -> Option<End> {
         match event {
+            // Before it took over, a WebSocket is heard by the server for its probe alone: nothing
+            // that it says may touch the session, which goes on by polling.
+            PumpEvent::Inspected(
+                Peer::Client,
+                Event::Auth | Event::Goodbye | Event::GaveUpEditing,
+            ) if self.is_probing() => Some(End::ProbeEnded),
+            // No editor opens anything after its goodbye; what the server makes of it is unknown.
+            PumpEvent::Inspected(Peer::Client, Event::Auth) if self.client_said_goodbye => {
+                self.dismiss(DisconnectCode::AccessDenied).await;
+                Some(End::Violation)
+            }
             PumpEvent::Inspected(Peer::Client, Event::Auth) => self.on_auth().await,
             PumpEvent::Inspected(Peer::Server, Event::Auth) => self.on_reply().await,
             PumpEvent::Inspected(Peer::Client, Event::Goodbye) => {
@@ -198,6 +225,12 @@ where
                 self.session.lock().end();
                 None
             }
+            PumpEvent::Inspected(Peer::Server, Event::Connected) => {
+                let text = self.pump.inspect.server.text();
+                self.session.lock().on_connected(text);
+                None
+            }
+            PumpEvent::Inspected(Peer::Client, Event::Connected) => None,
             PumpEvent::Inspected(Peer::Client, Event::GaveUpEditing) => {
                 let tenant = self.shared.present(&self.tenant);
                 let terms = tenant.terms(clock::now());
@@ -311,9 +344,13 @@ where
             if self.pump.finish(to).await.is_err() {
                 return;
             }
+            if from == Peer::Server {
+                // Closing with unread bytes would reset the client before it has read the rest.
+                return self.pump.discard(Peer::Client).await;
+            }
             loop {
                 match self.pump.next().await {
-                    PumpEvent::Inspected(_, Event::Goodbye | Event::GaveUpEditing) => {}
+                    PumpEvent::Inspected(_, Event::Goodbye | Event::Connected) => {}
                     // Nobody opens anything on a connection that is ending.
                     _ => return,
                 }
@@ -361,21 +398,16 @@ where
 
     /// Settles what the session held: kept for a reconnect after a loss, free otherwise.
     fn leave(&self, end: End) {
+        if self.is_probing() {
+            return;
+        }
         let lost = match end {
-            End::Goodbye | End::Refused | End::Violation | End::Closed => false,
+            End::Goodbye | End::Refused | End::Violation | End::Closed | End::ProbeEnded => false,
             End::ClientLost | End::ServerLost | End::TimedOut | End::Draining => true,
             End::ServerClosed => !self.server_said_goodbye,
         };
-        if let Some(Upgrade { id, polled }) = &self.upgrades {
-            if matches!(end, End::Refused | End::Violation | End::Closed) {
-                // A request that is still parked tells the client as well.
-                polled.refuse(farewell_packets(DisconnectCode::AccessDenied));
-            } else if !self.upgraded {
-                // The attempt to upgrade failed; the session goes on by polling.
-                return;
-            } else {
-                self.shared.polled.remove(id);
-            }
+        if let Some(Upgrade { id, .. }) = &self.upgrades {
+            self.shared.polled.remove(id);
         }
         let mut session = self.session.lock();
         if lost && !self.client_said_goodbye {
@@ -384,6 +416,11 @@ where
         } else {
             session.end();
         }
+    }
+
+    /// Whether the WebSocket was opened for a session that still goes on by polling.
+    fn is_probing(&self) -> bool {
+        self.upgrades.is_some() && !self.upgraded
     }
 }
 
@@ -443,12 +480,13 @@ pub async fn store(shared: &Shared, tenant: &Tenant, stored: Stored) -> bool {
     let Stored { seats, record } = stored;
     let now = clock::now();
     let store = shared.registrar.store();
-    match store.put_user(seats.licence_id(), &record, now).await {
-        Ok(()) => {
+    match timeout(STORE_TIMEOUT, store.put_user(seats.licence_id(), &record, now)).await {
+        Ok(Ok(())) => {
             seats.stored(&record);
             return true;
         }
-        Err(error) => tracing::error!(%error, "a user cannot be stored"),
+        Ok(Err(error)) => tracing::error!(%error, "a user cannot be stored"),
+        Err(_) => tracing::error!(after = ?STORE_TIMEOUT, "a user was not stored in time"),
     }
     let observed = tenant.policy.mode == Mode::Observe;
     if !observed && seats.unstored(&record, now) {
@@ -463,6 +501,14 @@ pub async fn store(shared: &Shared, tenant: &Tenant, stored: Stored) -> bool {
     };
     report_admission(shared, tenant, &report);
     observed
+}
+
+/// Waits until a session that began by polling is refused there; for ever for any other.
+async fn refused(upgrade: Option<&Upgrade>) {
+    match upgrade {
+        Some(upgrade) => upgrade.polled.refused().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Waits until the connection that holds the watched seat is asked to end; for ever without one.

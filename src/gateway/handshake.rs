@@ -82,6 +82,7 @@ pub fn write_request(request: &RequestHeader, target: &[u8], extensions: bool) -
         if is_hop_by_hop(name)
             || (name == header::SEC_WEBSOCKET_EXTENSIONS && !extensions)
             || name == header::CONTENT_LENGTH
+            || name == header::EXPECT
         {
             continue;
         }

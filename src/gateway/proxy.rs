@@ -20,7 +20,7 @@ use super::exchange;
 use super::front;
 use super::handshake::{self, HandshakeError};
 use super::polling::{self, EngineQuery, EngineRefusal, Polling, Upgrade};
-use super::route::{Route, forward_target, target_path};
+use super::route::{Route, check_target, forward_target, target_path, target_query};
 use super::site::{Busy, Shared, Tenant};
 use super::tunnel::{Tunnel, take_stream};
 use super::upstream::balance_key;
@@ -125,9 +125,11 @@ impl Gateway {
         let request = session.req_header();
         let websocket = handshake::is_websocket(request);
         let method = request.method.clone();
-        let query = EngineQuery::parse(request.uri.query()).and_then(|query| {
+        let query = EngineQuery::parse(target_query(request)).and_then(|query| {
             if !websocket {
                 query.require_polling()?;
+            } else if query.session.is_some() {
+                query.require_upgrade()?;
             }
             let id = query.session.map(|id| id.into_owned());
             let polled = match &id {
@@ -137,7 +139,7 @@ impl Gateway {
                 }
                 None => None,
             };
-            Ok(id.zip(polled))
+            Ok(id.zip(polled).map(|(id, (polled, under_way))| (id, polled, under_way)))
         });
         let known = match query {
             Ok(known) => known,
@@ -149,7 +151,7 @@ impl Gateway {
         if websocket {
             let upgrades = match known {
                 None => None,
-                Some((id, polled)) => match polled.claim(id) {
+                Some((id, polled, _)) => match polled.claim(id) {
                     Some(upgrade) => Some(upgrade),
                     None => {
                         polling::refuse(EngineRefusal::BadRequest, session).await?;
@@ -173,11 +175,14 @@ impl Gateway {
                 let server = pick(session, context, tenant)?;
                 polling.handshake(session, server).await?;
             }
-            (http::Method::POST, Some((id, polled))) => {
+            (_, Some((_, polled, _))) if polled.is_upgraded() => {
+                polling::refuse(EngineRefusal::BadRequest, session).await?;
+            }
+            (http::Method::POST, Some((id, polled, _under_way))) => {
                 context.tried.push(polled.server);
                 polling.post(session, &id, &polled).await?;
             }
-            (http::Method::GET, Some((id, polled))) => {
+            (http::Method::GET, Some((id, polled, _under_way))) => {
                 context.tried.push(polled.server);
                 polling.get(session, &id, &polled).await?;
             }
@@ -227,7 +232,9 @@ impl Gateway {
                             | HandshakeError::Broken { .. }
                             | HandshakeError::NotHttp { .. } => StatusCode::BAD_GATEWAY,
                         };
-                        let message = format!("The document server failed: {error}.");
+                        let after = context.started.elapsed().as_secs_f64();
+                        let message =
+                            format!("The document server failed: {error} (after {after:.1} s).");
                         upstream_refusal(status, &message, session).send(session).await?;
                         return Ok(true);
                     }
@@ -286,7 +293,7 @@ fn pick_untried(
     tenant: &Tenant,
 ) -> Option<SocketAddr> {
     let request = session.req_header();
-    let key = balance_key(request.uri.path().as_bytes(), request.uri.query());
+    let key = balance_key(target_path(request), target_query(request));
     match (key, context.caller.client) {
         (Some(key), _) => tenant.upstreams.pick(key, &context.tried),
         (None, IpAddr::V4(client)) => tenant.upstreams.pick(&client.octets(), &context.tried),
@@ -378,7 +385,8 @@ impl ProxyHttp for Gateway {
             let site = self.shared.site.load();
             context.caller = Caller::identify(&request.headers, peer, &site.trusted_proxies, tls);
             let tenant = Arc::clone(site.tenant_of(context.caller.host(request)));
-            let route = tenant.router.route(target_path(request));
+            let route =
+                check_target(request).and_then(|()| tenant.router.route(target_path(request)));
             (tenant, route)
         };
         context.tenant = Some(Arc::clone(&tenant));

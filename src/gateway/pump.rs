@@ -24,7 +24,7 @@ const SCRATCH: usize = 64 * 1024;
 const TICK: Duration = Duration::from_secs(30);
 
 /// Ticks without a byte taken by a peer that is owed some, until the connection is given up.
-const STALL_TICKS: u8 = 2;
+const STALL_TICKS: u8 = 4;
 
 thread_local! {
     static READ_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH]);

@@ -48,6 +48,8 @@ pub enum PathError {
     TooLong,
     #[error("the path holds a NUL byte")]
     Nul,
+    #[error("the request's target is neither a path nor an http URL")]
+    Target,
     #[error("the path is percent-encoded more than {MAX_LAYERS} times over")]
     TooManyLayers,
 }
@@ -148,6 +150,31 @@ pub fn target_path(request: &RequestHeader) -> &[u8] {
     let target = origin_form(request.raw_path());
     let end = target.iter().position(|byte| *byte == b'?').unwrap_or(target.len());
     target.get(..end).unwrap_or_default()
+}
+
+/// The query of a request's target, as it is forwarded.
+pub fn target_query(request: &RequestHeader) -> Option<&str> {
+    let target = origin_form(request.raw_path());
+    let start = target.iter().position(|byte| *byte == b'?')?;
+    target.get(start + 1..).and_then(|query| std::str::from_utf8(query).ok())
+}
+
+/// Checks that a target has a form whose path and query everybody reads alike.
+///
+/// # Errors
+/// It is neither a path, nor an `http` URL, nor `*`; or its query is not text.
+pub fn check_target(request: &RequestHeader) -> Result<(), PathError> {
+    let target = request.raw_path();
+    let is_url = [&b"http://"[..], b"https://"].iter().any(|scheme| {
+        target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+    });
+    let has_query = origin_form(target).contains(&b'?');
+    let known = target.starts_with(b"/") || is_url || target == b"*";
+    if known && (!has_query || target_query(request).is_some()) {
+        Ok(())
+    } else {
+        Err(PathError::Target)
+    }
 }
 
 /// A target without scheme and host: of `http://host/path?query` the document server takes

@@ -27,6 +27,9 @@ pub const HOLD_LIMIT: usize = 8 * 1024 * 1024;
 /// The most bytes that wait on all connections of the process together.
 pub const HOLD_BUDGET: usize = 256 * 1024 * 1024;
 
+/// The close code of a page that is being left (RFC 6455, section 7.4.1).
+const GOING_AWAY: u16 = 1001;
+
 /// Payload bytes that are unmasked and looked at in one step: more than it takes to know the type
 /// of a message, and few enough that clearing them costs nothing.
 const PIECE: usize = 512;
@@ -49,8 +52,11 @@ pub enum Event {
     /// text is [`Inspector::text`]. Answer with [`Inspector::pass_held`] or
     /// [`Inspector::replace_held`], or end the session.
     Auth,
-    /// The sender said goodbye: a Socket.IO disconnect, an Engine.IO close or a close frame.
+    /// The sender said goodbye: a Socket.IO disconnect, or (a client) a close frame that says
+    /// that its page is being left. Any other close frame is the end of a connection that broke.
     Goodbye,
+    /// The server acknowledged the CONNECT; the packet is [`Inspector::text`].
+    Connected,
     /// The WebSocket has taken over a session that began by polling.
     Upgraded,
     /// The client gives up editing and stays as a viewer (`{"type":"close"}`).
@@ -93,6 +99,8 @@ pub struct Inspector {
     frame: Option<FrameHead>,
     /// Whether the open message is a text message.
     reading_text: bool,
+    /// The first bytes of a close frame's payload: its code.
+    close_code: u16,
     /// Raw bytes that are withheld, in order.
     held: Held,
     /// The unmasked text of the withheld message so far.
@@ -111,6 +119,7 @@ impl Inspector {
             treatment: Treatment::Pass,
             frame: None,
             reading_text: false,
+            close_code: 0,
             held: Held::default(),
             text: Vec::new(),
             released: Vec::new(),
@@ -215,7 +224,8 @@ impl Inspector {
                 self.reading_text = true;
             }
             Opcode::Binary => self.treatment = Treatment::Pass,
-            Opcode::Continuation | Opcode::Close | Opcode::Ping | Opcode::Pong => {}
+            Opcode::Close => self.close_code = 0,
+            Opcode::Continuation | Opcode::Ping | Opcode::Pong => {}
         }
     }
 
@@ -233,6 +243,9 @@ impl Inspector {
     /// Reads a part of the present frame's payload; returns whether what is withheld may pass.
     fn read_payload(&mut self, payload: &[u8], offset: u64) -> Result<bool, Violation> {
         let Some(head) = self.frame else { return Ok(false) };
+        if head.opcode == Opcode::Close {
+            self.read_close_code(payload, head.mask, offset);
+        }
         if !head.opcode.is_data() || self.treatment == Treatment::Pass {
             return Ok(false);
         }
@@ -252,6 +265,16 @@ impl Inspector {
             }
         }
         Ok(release)
+    }
+
+    fn read_close_code(&mut self, payload: &[u8], mask: Option<[u8; 4]>, offset: u64) {
+        for (at, byte) in (offset..2).zip(payload) {
+            let mut plain = [*byte];
+            if let Some(mask) = mask {
+                unmask(&mut plain, mask, at);
+            }
+            self.close_code = self.close_code << 8 | u16::from(plain[0]);
+        }
     }
 
     fn read_text(&mut self, plain: &[u8]) -> Result<bool, Violation> {
@@ -282,6 +305,10 @@ impl Inspector {
                     Treatment::Pass
                 };
                 self.text = Vec::new();
+                if self.sender == Sender::Server && plain.starts_with(b"40") {
+                    // The acknowledgement of a CONNECT, some forty bytes.
+                    self.text = plain.to_vec();
+                }
                 Ok(released)
             }
             Progress::Malformed => Err(Violation::Ambiguous),
@@ -290,7 +317,13 @@ impl Inspector {
 
     fn end_frame(&mut self, head: FrameHead) -> Result<Option<Event>, Violation> {
         match head.opcode {
-            Opcode::Close => return Ok(Some(Event::Goodbye)),
+            Opcode::Close => {
+                // One that waits behind an unfinished message never reaches the other side.
+                let leaves = self.sender == Sender::Client
+                    && self.close_code == GOING_AWAY
+                    && !matches!(self.treatment, Treatment::Undecided | Treatment::Hold);
+                return Ok(leaves.then_some(Event::Goodbye));
+            }
             Opcode::Ping | Opcode::Pong => return Ok(None),
             Opcode::Continuation | Opcode::Text | Opcode::Binary if !head.fin => return Ok(None),
             Opcode::Continuation | Opcode::Text | Opcode::Binary => {}
@@ -309,6 +342,7 @@ impl Inspector {
             MessageKind::Event(EventType::Close) if self.sender == Sender::Client => {
                 Ok(Some(Event::GaveUpEditing))
             }
+            MessageKind::Connect if self.sender == Sender::Server => Ok(Some(Event::Connected)),
             MessageKind::Disconnect => Ok(Some(Event::Goodbye)),
             MessageKind::Upgrade if self.sender == Sender::Client => Ok(Some(Event::Upgraded)),
             MessageKind::Malformed if self.sender == Sender::Client => Err(Violation::Ambiguous),

@@ -138,12 +138,23 @@ pub struct Session {
     /// Two `auth` were under way at once: which of them the server took last is unknown, so what
     /// was held is not given back before the end.
     overlapped: bool,
+    /// Seats that such opens would have left.
+    kept: Vec<Seat>,
+    /// The id that the server gave to this connection with its CONNECT acknowledgement.
+    connection_id: Option<String>,
 }
 
 impl Session {
     /// A connection that has not said who it is.
     pub fn new(address: IpAddr) -> Self {
-        Self { address, holding: Holding::Nothing, pending: VecDeque::new(), overlapped: false }
+        Self {
+            address,
+            holding: Holding::Nothing,
+            pending: VecDeque::new(),
+            overlapped: false,
+            kept: Vec::new(),
+            connection_id: None,
+        }
     }
 
     /// The accepted seat, if there is one.
@@ -196,6 +207,11 @@ impl Session {
         facts: &SessionFacts,
         terms: &Terms<'_>,
     ) -> Verdict {
+        // A second open like one under way is answered by the same seat.
+        let counted_as = class.session_class();
+        if self.pending.iter().any(|one| one.facts == *facts && one.class == counted_as) {
+            return pass(Report::admitted(class.session_class(), facts), None);
+        }
         let held = self.seat();
         let under_way = self.pending.iter().filter_map(|pending| pending.seat.as_ref());
         let has_it = held.into_iter().chain(under_way).any(|seat| {
@@ -208,8 +224,9 @@ impl Session {
             self.await_reply(class.session_class(), facts, None, None);
             return pass(Report::admitted(class.session_class(), facts), None);
         }
-        // While another open is under way, nobody knows which seat it will leave.
-        let replaces = if self.pending.is_empty() { held } else { None };
+        // Within a class the connection goes on with the seat it has, under another name. Another
+        // class's is taken beside it: which of the two is left is known with the server's reply.
+        let replaces = held.filter(|seat| seat.class() == class && self.pending.is_empty());
         let request = self.request(class, facts, replaces, terms);
         match terms.seats.admit(request, terms.licence.as_deref(), terms.now) {
             Ok(seat) => {
@@ -292,15 +309,19 @@ impl Session {
         if reply.result != Some(1) {
             return uncorrected(ReplyVerdict::Pass);
         }
+        let decided = self.decided_class(&reply);
         let Some(pending) = self.pending.pop_front() else {
             // The server repeats its reply to everybody in a document when a lock is released.
-            return uncorrected(match self.holding {
-                Holding::Nothing => ReplyVerdict::Forbid,
-                Holding::Viewer(_) | Holding::Seat(_) => ReplyVerdict::Pass,
-            });
+            let has = match &self.holding {
+                Holding::Nothing => return uncorrected(ReplyVerdict::Forbid),
+                Holding::Viewer(_) => SessionClass::Viewer,
+                Holding::Seat(seat) => seat.class().session_class(),
+            };
+            let more = decided == Some(SessionClass::Editor) && has != SessionClass::Editor;
+            return uncorrected(if more { ReplyVerdict::Forbid } else { ReplyVerdict::Pass });
         };
         let counted = pending.class;
-        let decided = decided_class(&reply).unwrap_or(counted);
+        let decided = decided.unwrap_or(counted);
         match self.correct(pending, decided, terms) {
             Ok(pending) => {
                 let corrected = pending.class != counted;
@@ -337,20 +358,42 @@ impl Session {
                 }
             }
             (SessionClass::Editor | SessionClass::LiveViewer, Some(seat)) => {
-                let record =
-                    seat.confirm(reply.session_id.as_deref(), terms.licence.as_deref(), terms.now);
+                let licence = terms.licence.as_deref();
+                let record = seat.confirm(reply.session_id.as_deref(), licence, terms.now);
                 let seats = Arc::clone(seat.licence());
-                self.holding = Holding::Seat(seat);
+                let left = std::mem::replace(&mut self.holding, Holding::Seat(seat));
+                if let Holding::Seat(left) = left
+                    && self.overlapped
+                {
+                    self.kept.push(left);
+                }
                 match record {
                     Some(record) => ReplyVerdict::Store(Stored { seats, record }),
                     None => ReplyVerdict::Pass,
                 }
             }
-            (SessionClass::Editor | SessionClass::LiveViewer, None) => match &self.holding {
-                Holding::Seat(_) => ReplyVerdict::Pass,
-                Holding::Nothing | Holding::Viewer(_) => ReplyVerdict::Forbid,
-            },
+            (class @ (SessionClass::Editor | SessionClass::LiveViewer), None) => {
+                let mut held = self.seat().into_iter().chain(&self.kept);
+                if held.any(|seat| seat.class().session_class() == class) {
+                    ReplyVerdict::Pass
+                } else {
+                    ReplyVerdict::Forbid
+                }
+            }
         }
+    }
+
+    /// What the document server made of this connection, if its list of participants tells. The
+    /// connection is found by the id that the server gave it: a reply's `sessionId` is the one
+    /// that the client asked for, which may be another's.
+    fn decided_class(&self, reply: &AuthReply<'_>) -> Option<SessionClass> {
+        let id = self.connection_id.as_deref()?;
+        let own = reply.participants.iter().find(|participant| participant.connection_id == id)?;
+        Some(match (own.view, own.is_live_viewer) {
+            (false, _) => SessionClass::Editor,
+            (true, true) => SessionClass::LiveViewer,
+            (true, false) => SessionClass::Viewer,
+        })
     }
 
     /// Compares what an open was counted as with what the document server made of it, and counts
@@ -428,15 +471,29 @@ impl Session {
     /// The session ended with a goodbye, or was refused: whatever was held is free.
     pub fn end(&mut self) {
         self.pending.clear();
+        self.kept.clear();
         self.holding = Holding::Nothing;
     }
 
     /// The connection was lost without a goodbye: an accepted seat is kept until `now + grace`
     /// for the same user with the same session.
     pub fn lose(&mut self, now: Timestamp, grace: Duration) {
-        self.pending.clear();
+        self.kept.clear();
+        // A session that came back and was lost again before the server answered still is one
+        // that the server had accepted; the ledger knows which are.
+        let pending = self.pending.drain(..).filter_map(|pending| pending.seat);
+        for seat in pending.collect::<Vec<_>>() {
+            seat.lost(now, grace);
+        }
         if let Holding::Seat(seat) = std::mem::replace(&mut self.holding, Holding::Nothing) {
             seat.lost(now, grace);
+        }
+    }
+
+    /// The server acknowledged the CONNECT with this packet, `40{"sid":…}`.
+    pub fn on_connected(&mut self, packet: &[u8]) {
+        if let Some(id) = connection_id(packet) {
+            self.connection_id = Some(id);
         }
     }
 }
@@ -453,16 +510,14 @@ impl Report {
     }
 }
 
-/// What the document server made of the open that it answers, if its list of participants tells.
-/// A restored session is listed under another id than its own, and so tells nothing.
-fn decided_class(reply: &AuthReply<'_>) -> Option<SessionClass> {
-    let id = reply.session_id.as_deref()?;
-    let own = reply.participants.iter().find(|participant| participant.connection_id == id)?;
-    Some(match (own.view, own.is_live_viewer) {
-        (false, _) => SessionClass::Editor,
-        (true, true) => SessionClass::LiveViewer,
-        (true, false) => SessionClass::Viewer,
-    })
+/// The socket's id in a CONNECT acknowledgement.
+fn connection_id(packet: &[u8]) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Connected {
+        sid: String,
+    }
+    let body = packet.strip_prefix(b"40")?;
+    serde_json::from_slice::<Connected>(body).ok().map(|connected| connected.sid)
 }
 
 /// A licence without live viewers makes plain viewers of them (PRODUCT.md).

@@ -337,11 +337,15 @@ fn what_cannot_be_read_is_refused_and_what_the_server_ignores_is_let_be() {
 fn opens_under_way_are_bounded() {
     let desk = Desk::connections(100, 0);
     let mut session = desk.session();
-    for _ in 0..MAX_PENDING {
-        let verdict = session.on_auth(editor("u").as_bytes(), &desk.terms());
-        assert!(matches!(verdict, Verdict::Pass(_)));
+    for user in 0..MAX_PENDING {
+        let text = editor(&format!("u{user}"));
+        let again = usize::from(user == 0);
+        for _ in 0..=again {
+            let verdict = session.on_auth(text.as_bytes(), &desk.terms());
+            assert!(matches!(verdict, Verdict::Pass(_)), "the same again is the same open");
+        }
     }
-    let verdict = session.on_auth(editor("u").as_bytes(), &desk.terms());
+    let verdict = session.on_auth(editor("one more").as_bytes(), &desk.terms());
     assert!(matches!(verdict, Verdict::Refuse(..)));
 }
 
@@ -352,10 +356,74 @@ fn reply_as(view: bool, live: bool) -> String {
     )
 }
 
+const CONNECTED: &[u8] = br#"40{"sid":"s1"}"#;
+
+#[test]
+fn a_session_id_that_names_another_connection_tells_nothing() {
+    let desk = Desk::connections(1, 0);
+    let mut session = desk.session();
+    session.on_connected(br#"40{"sid":"own"}"#);
+    let text = auth("u", r#","mode":"edit","sessionId":"s1""#);
+    let _ = session.on_auth(text.as_bytes(), &desk.terms());
+    let reply = reply_as(true, false);
+    let replied = session.on_reply(reply.as_bytes(), &desk.terms(), &desk.ledger);
+    assert!(!replied.corrected, "the viewer that is listed as s1 is somebody else");
+    assert_eq!(desk.used(SeatKind::EditorConnections), 1);
+}
+
+#[test]
+fn a_class_that_changes_twice_in_one_breath_leaves_no_editor_without_a_seat() {
+    let desk = Desk::connections(1, 1);
+    let mut session = desk.session();
+    assert!(desk.open(&mut session, &editor("u")).is_ok());
+    let with = |mode: &str| auth("u", &format!(r#"{mode},"sessionId":"zzz""#));
+    let live = with(r#","mode":"view","coEditingMode":"fast""#);
+    let edit = with(r#","mode":"edit""#);
+    for text in [&live, &edit] {
+        let verdict = session.on_auth(text.as_bytes(), &desk.terms());
+        assert!(matches!(verdict, Verdict::Pass(_)), "{verdict:?}");
+    }
+    for _ in 0..2 {
+        let replied = session.on_reply(REPLY.as_bytes(), &desk.terms(), &desk.ledger);
+        assert!(!matches!(replied.verdict, ReplyVerdict::Forbid));
+        assert_eq!(desk.used(SeatKind::EditorConnections), 1);
+    }
+    session.end();
+    assert_eq!(desk.used(SeatKind::EditorConnections), 0);
+    assert_eq!(desk.used(SeatKind::ViewerConnections), 0);
+}
+
+#[test]
+fn view_only_is_view_only_however_often_it_is_asked() {
+    let mut desk = Desk::connections(0, 1);
+    desk.policy.over_limit = RefusalPolicy::View;
+    let mut session = desk.session();
+    for _ in 0..3 {
+        let verdict = session.on_auth(editor("u").as_bytes(), &desk.terms());
+        assert!(matches!(verdict, Verdict::Replace(..)), "{verdict:?}");
+    }
+}
+
+#[test]
+fn a_session_that_is_lost_again_before_it_is_back_keeps_its_seat() {
+    let desk = Desk::connections(1, 0);
+    let grace = Duration::from_secs(30);
+    let mut session = desk.session();
+    assert!(desk.open(&mut session, &editor("u")).is_ok());
+    session.lose(desk.now, grace);
+    let restoring = auth("u", r#","mode":"edit","sessionId":"s1""#);
+    let mut back = desk.session();
+    assert!(matches!(back.on_auth(restoring.as_bytes(), &desk.terms()), Verdict::Pass(_)));
+    back.lose(desk.now, grace);
+    assert_eq!(desk.used(SeatKind::EditorConnections), 1);
+    assert!(desk.open(&mut desk.session(), &restoring).is_ok());
+}
+
 #[test]
 fn the_document_server_has_the_last_word_about_the_class() {
     let desk = Desk::connections(1, 1);
     let mut session = desk.session();
+    session.on_connected(CONNECTED);
     let _ = session.on_auth(editor("u").as_bytes(), &desk.terms());
     let reply = reply_as(true, false);
     let replied = session.on_reply(reply.as_bytes(), &desk.terms(), &desk.ledger);
@@ -363,6 +431,7 @@ fn the_document_server_has_the_last_word_about_the_class() {
     assert_eq!(desk.used(SeatKind::EditorConnections), 0, "the server's own limit");
 
     let mut session = desk.session();
+    session.on_connected(CONNECTED);
     let _ = session.on_auth(viewer("u").as_bytes(), &desk.terms());
     let reply = reply_as(false, false);
     let replied = session.on_reply(reply.as_bytes(), &desk.terms(), &desk.ledger);
@@ -370,6 +439,7 @@ fn the_document_server_has_the_last_word_about_the_class() {
     assert_eq!(desk.used(SeatKind::EditorConnections), 1, "a seat was free");
 
     let mut third = desk.session();
+    third.on_connected(CONNECTED);
     let _ = third.on_auth(viewer("v").as_bytes(), &desk.terms());
     let replied = third.on_reply(reply.as_bytes(), &desk.terms(), &desk.ledger);
     assert!(matches!(replied.verdict, ReplyVerdict::Forbid), "none is left");

@@ -20,6 +20,7 @@ use http::{Method, StatusCode, header};
 use pingora::connectors::http::Connector;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session as HttpSession;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 pub use query::{EngineQuery, EngineRefusal};
@@ -41,13 +42,19 @@ use crate::wire::payload;
 const MAX_BODY: usize = 100_000_000;
 
 /// How long a client may take for a `POST`'s body.
-const BODY_TIMEOUT: Duration = Duration::from_secs(120);
+const BODY_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// How long the server may take to answer a handshake or a `POST`.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// From this size on the document server compresses an answer, in bytes.
 const COMPRESS_FROM: usize = 1024;
+
+/// How long the document server may take to hear that a session was refused.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The packet that says nothing.
+const NOOP: &[u8] = b"6";
 
 /// What a `POST` is answered with when it was taken.
 const TAKEN: &[u8] = b"ok";
@@ -62,11 +69,21 @@ pub struct Polling<'a> {
     pub client: std::net::IpAddr,
 }
 
-/// What to do with the client's packets.
-enum Judged {
-    /// Pass this body on.
-    Pass(Bytes),
-    Refuse(DisconnectCode),
+/// A client's packets, judged.
+struct Judgement {
+    /// What passes on.
+    body: Bytes,
+    effects: Effects,
+}
+
+/// What the client's packets say, once the document server took them.
+#[derive(Default)]
+struct Effects {
+    /// An open was judged.
+    opened: bool,
+    gave_up_editing: bool,
+    /// A goodbye.
+    ended: bool,
 }
 
 impl Polling<'_> {
@@ -104,6 +121,9 @@ impl Polling<'_> {
 
     /// Judges the packets of a `POST` and passes them on.
     ///
+    /// What frees a seat takes effect only once the server took the `POST`: until then nobody
+    /// knows whether it did.
+    ///
     /// # Errors
     /// The client or the document server failed.
     pub async fn post(
@@ -112,7 +132,6 @@ impl Polling<'_> {
         id: &str,
         polled: &Arc<PolledSession>,
     ) -> pingora::Result<()> {
-        let _under_way = polled.under_way();
         let whole = match read_whole(session, MAX_BODY, BODY_TIMEOUT).await? {
             Ok(whole) => whole,
             Err(refusal) => return refusal.send(session).await,
@@ -120,24 +139,94 @@ impl Polling<'_> {
         if polled.is_refused() {
             return take(session).await;
         }
-        let mut ends = false;
-        match self.judge(polled, whole.bytes.clone(), &mut ends) {
-            Judged::Pass(body) => {
-                let mut exchange = self.send(polled.server, body).await?;
-                let answer = read_answer(&mut exchange).await?.unwrap_or_default();
-                if ends || exchange.head.status == StatusCode::BAD_REQUEST {
-                    self.shared.polled.remove(id);
-                }
-                relay(session, exchange.head, answer).await
+        if polled.is_upgraded() {
+            return refuse(EngineRefusal::BadRequest, session).await;
+        }
+        if polled.session.lock().seat().is_some_and(|seat| seat.close_reason().is_some()) {
+            self.refuse_session(polled, DisconnectCode::Drop).await;
+            return take(session).await;
+        }
+        let Judgement { body, effects } = match self.judge(polled, whole.bytes.clone()) {
+            Ok(judgement) => judgement,
+            Err(code) => {
+                self.refuse_session(polled, code).await;
+                return take(session).await;
             }
-            Judged::Refuse(code) => {
-                polled.refuse(coauthoring::farewell_packets(code));
-                // The document server has a session that nobody goes on with.
-                if let Err(error) = self.send(polled.server, Bytes::from_static(b"1")).await {
-                    tracing::debug!(%error, "a refused session was not closed at the document server");
-                }
-                take(session).await
+        };
+        let sent = async {
+            let mut exchange = self.send(polled.server, body).await?;
+            let answer = read_answer(&mut exchange).await?.unwrap_or_default();
+            Ok::<_, Box<pingora::Error>>((exchange.head, answer))
+        };
+        match sent.await {
+            Ok((head, answer)) if head.status == StatusCode::OK => {
+                self.take_effect(id, polled, &effects);
+                relay(session, head, answer).await
             }
+            Ok((head, answer)) => {
+                self.server_refused(id, polled, &effects, head.status).await;
+                relay(session, head, answer).await
+            }
+            Err(error) => {
+                self.server_refused(id, polled, &effects, StatusCode::BAD_GATEWAY).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// The server took the packets: what they said counts.
+    fn take_effect(&self, id: &str, polled: &PolledSession, effects: &Effects) {
+        let tenant = self.shared.present(&polled.tenant);
+        let terms = tenant.terms(clock::now());
+        let mut session = polled.session.lock();
+        if effects.gave_up_editing {
+            session.on_gave_up_editing(&terms, &self.shared.ledger);
+        }
+        if effects.ended {
+            session.end();
+            drop(session);
+            self.shared.polled.remove(id);
+        }
+    }
+
+    /// The server did not take the packets. An open that was judged is not under way then, and
+    /// what the server makes of the rest is unknown: the session must not go on.
+    async fn server_refused(
+        &self,
+        id: &str,
+        polled: &PolledSession,
+        effects: &Effects,
+        status: StatusCode,
+    ) {
+        if effects.opened {
+            self.refuse_session(polled, DisconnectCode::AccessDenied).await;
+        } else if status == StatusCode::BAD_REQUEST && !polled.is_claimed() {
+            self.lose(id, polled);
+        }
+    }
+
+    /// The document server does not know the session any more; its client may come back.
+    fn lose(&self, id: &str, polled: &PolledSession) {
+        let grace = self.shared.site.load().reconnect_grace;
+        polled.session.lock().lose(clock::now(), grace);
+        self.shared.polled.remove(id);
+    }
+
+    /// Ends a session on both sides.
+    async fn refuse_session(&self, polled: &PolledSession, code: DisconnectCode) {
+        polled.refuse(coauthoring::farewell_packets(code));
+        let mut request = self.request.clone();
+        request.set_method(Method::POST);
+        // The document server has a session that nobody goes on with.
+        let settings = &self.tenant.upstreams.settings;
+        let goodbye = Bytes::from_static(b"1");
+        let sent = exchange::send(self.connector, polled.server, settings, request, goodbye);
+        match timeout(GOODBYE_TIMEOUT, sent).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a refused session was not closed at the document server");
+            }
+            Err(_) => tracing::debug!("a refused session was not closed in time"),
         }
     }
 
@@ -151,7 +240,6 @@ impl Polling<'_> {
         id: &str,
         polled: &Arc<PolledSession>,
     ) -> pingora::Result<()> {
-        let _under_way = polled.under_way();
         let gzip = accepts_gzip(session);
         // Registered before the look, so that no last words are missed.
         let woken = polled.wake.notified();
@@ -166,14 +254,21 @@ impl Polling<'_> {
             Ok::<_, Box<pingora::Error>>((exchange.head, body))
         };
         let watch = polled.session.lock().seat().map(crate::ledger::Seat::watch);
+        let mut draining = self.shared.draining.subscribe();
         let (head, body) = tokio::select! {
             answer = answer => answer?,
             () = woken => return self.deliver_farewell(session, id, polled).await,
             reason = coauthoring::closed(watch) => {
                 tracing::info!(?reason, "session is closed");
-                let code = DisconnectCode::Drop;
-                polled.refuse(coauthoring::farewell_packets(code));
+                self.refuse_session(polled, DisconnectCode::Drop).await;
                 return self.deliver_farewell(session, id, polled).await;
+            }
+            // The client asks again, and is told then that nobody listens any more.
+            () = drains(&mut draining) => {
+                let mut answer = Answer::json(NOOP);
+                answer.content_type = "text/plain; charset=UTF-8";
+                answer.keep_alive = false;
+                return answer.send(session).await;
             }
             // The client left: its parked request at the document server is aborted.
             _ = session.downstream_session.read_body_or_idle(true) => {
@@ -181,12 +276,12 @@ impl Polling<'_> {
                 return Ok(());
             }
         };
-        if head.status == StatusCode::BAD_REQUEST {
-            self.shared.polled.remove(id);
+        if head.status == StatusCode::BAD_REQUEST && !polled.is_claimed() {
+            self.lose(id, polled);
         }
         let Some(body) = body else { return too_large(session).await };
         let Some(body) = self.judge_answer(id, polled, &head, body).await else {
-            polled.refuse(coauthoring::farewell_packets(DisconnectCode::AccessDenied));
+            self.refuse_session(polled, DisconnectCode::AccessDenied).await;
             return self.deliver_farewell(session, id, polled).await;
         };
         relay_compressed(session, head, body, gzip).await
@@ -210,48 +305,50 @@ impl Polling<'_> {
     }
 
     /// Judges a `POST`'s packets, in their order.
-    fn judge(&self, polled: &PolledSession, body: Bytes, ends: &mut bool) -> Judged {
+    ///
+    /// # Errors
+    /// The session is refused with this code.
+    fn judge(&self, polled: &PolledSession, body: Bytes) -> Result<Judgement, DisconnectCode> {
         let tenant = self.shared.present(&polled.tenant);
         let terms = tenant.terms(clock::now());
+        let mut effects = Effects::default();
         let mut replaced: Vec<(usize, Vec<u8>)> = Vec::new();
         for (index, (packet, kind)) in payload::packets(&body).enumerate() {
             match kind {
                 MessageKind::Event(EventType::Auth)
                 | MessageKind::BinaryEvent { event: EventType::Auth, .. } => {
-                    if packet.len() > HOLD_LIMIT {
-                        return Judged::Refuse(DisconnectCode::AccessDenied);
+                    // No editor opens anything after its goodbye.
+                    if packet.len() > HOLD_LIMIT || effects.ended {
+                        return Err(DisconnectCode::AccessDenied);
                     }
                     let verdict = polled.session.lock().on_auth(packet, &terms);
                     match verdict {
                         Verdict::Ignore => {}
                         Verdict::Pass(report) => {
-                            coauthoring::report_admission(self.shared, &tenant, &report)
+                            effects.opened = true;
+                            coauthoring::report_admission(self.shared, &tenant, &report);
                         }
                         Verdict::Replace(report, text) => {
+                            effects.opened = true;
                             coauthoring::report_admission(self.shared, &tenant, &report);
                             replaced.push((index, text.into_bytes()));
                         }
                         Verdict::Refuse(report, code) => {
                             coauthoring::report_admission(self.shared, &tenant, &report);
-                            return Judged::Refuse(code);
+                            return Err(code);
                         }
                     }
                 }
-                MessageKind::Event(EventType::Close) => {
-                    polled.session.lock().on_gave_up_editing(&terms, &self.shared.ledger);
-                }
+                MessageKind::Event(EventType::Close) => effects.gave_up_editing = true,
                 MessageKind::Malformed => {
                     tracing::info!("the client sent a message that could be read in two ways");
-                    return Judged::Refuse(DisconnectCode::AccessDenied);
+                    return Err(DisconnectCode::AccessDenied);
                 }
-                MessageKind::EngineClose | MessageKind::Disconnect => {
-                    *ends = true;
-                    polled.session.lock().end();
-                }
+                MessageKind::EngineClose | MessageKind::Disconnect => effects.ended = true,
                 _ => {}
             }
         }
-        Judged::Pass(with_replaced(body, &replaced))
+        Ok(Judgement { body: with_replaced(body, &replaced), effects })
     }
 
     /// Judges the server's packets; `None` if they must not reach the client.
@@ -294,11 +391,11 @@ impl Polling<'_> {
                         }
                     }
                 }
-                // The server ended the session.
-                MessageKind::EngineClose => {
-                    polled.session.lock().end();
-                    self.shared.polled.remove(id);
-                }
+                MessageKind::Connect => polled.session.lock().on_connected(packet),
+                // The server's goodbye, and the end of a session that may come back. A session that
+                // a WebSocket takes over ends its polling in the same way.
+                MessageKind::Disconnect => polled.session.lock().end(),
+                MessageKind::EngineClose if !polled.is_claimed() => self.lose(id, polled),
                 _ => {}
             }
         }
@@ -314,6 +411,11 @@ impl Polling<'_> {
             .await
             .map_err(pingora::Error::into_up)
     }
+}
+
+/// Waits until the process is about to end.
+async fn drains(draining: &mut watch::Receiver<bool>) {
+    let _ = draining.wait_for(|draining| *draining).await.is_ok();
 }
 
 /// The body with some of its packets replaced.

@@ -4,6 +4,10 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
+/// The most parameters of a query. Node reads a thousand and ignores the rest, so that a longer
+/// one could be read in two ways; an editor sends five.
+const MAX_PAIRS: usize = 100;
+
 /// What an Engine.IO server answers to a request that it does not take: 400 with this body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EngineRefusal {
@@ -46,7 +50,10 @@ impl<'a> EngineQuery<'a> {
     /// version, whose packets the gateway does not read.
     pub fn parse(query: Option<&'a str>) -> Result<Self, EngineRefusal> {
         let mut found = Self::default();
-        for pair in query.unwrap_or_default().split('&') {
+        for (index, pair) in query.unwrap_or_default().split('&').enumerate() {
+            if index >= MAX_PAIRS {
+                return Err(EngineRefusal::BadRequest);
+            }
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             let key = decode(key)?;
             let slot = match &*key {
@@ -67,6 +74,18 @@ impl<'a> EngineQuery<'a> {
             return Err(EngineRefusal::UnsupportedProtocol);
         }
         Ok(found)
+    }
+
+    /// Checks that this is the WebSocket of a session that began by polling.
+    ///
+    /// # Errors
+    /// It names another transport or protocol version, or none.
+    pub fn require_upgrade(&self) -> Result<(), EngineRefusal> {
+        match (self.protocol.as_deref(), self.transport.as_deref()) {
+            (Some("4"), Some("websocket")) => Ok(()),
+            (Some("4"), _) => Err(EngineRefusal::BadRequest),
+            _ => Err(EngineRefusal::UnsupportedProtocol),
+        }
     }
 
     /// Checks that this is a request of the polling transport.

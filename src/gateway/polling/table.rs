@@ -141,6 +141,30 @@ impl PolledSession {
         self.state.lock().open = None;
     }
 
+    /// Whether a WebSocket carries the session.
+    pub fn is_upgraded(&self) -> bool {
+        self.state.lock().open.is_none()
+    }
+
+    /// Whether a WebSocket carries the session, or tries to.
+    pub fn is_claimed(&self) -> bool {
+        self.claimed.load(Ordering::Acquire)
+    }
+
+    /// Waits until the session is refused.
+    pub async fn refused(&self) {
+        loop {
+            let woken = self.wake.notified();
+            tokio::pin!(woken);
+            // Registered before the look, so that nothing falls between the two.
+            woken.as_mut().enable();
+            if self.is_refused() {
+                return;
+            }
+            woken.await;
+        }
+    }
+
     /// Whether the session was refused; then nothing of it is forwarded any more.
     pub fn is_refused(&self) -> bool {
         self.state.lock().refused
@@ -172,10 +196,12 @@ impl PolledSessions {
         true
     }
 
-    /// The session of an id, if it belongs to that tenant.
-    pub fn find(&self, id: &str, tenant: &Tenant) -> Option<Arc<PolledSession>> {
-        let found = self.by_id.lock().get(id).cloned()?;
-        (found.tenant.name == tenant.name).then_some(found)
+    /// The session of an id, if it belongs to that tenant; it stays while the guard lives.
+    pub fn find(&self, id: &str, tenant: &Tenant) -> Option<(Arc<PolledSession>, UnderWay)> {
+        let by_id = self.by_id.lock();
+        let found = by_id.get(id).filter(|found| found.tenant.name == tenant.name)?;
+        // In one step with the look, or a sweep between the two could end what goes on.
+        Some((Arc::clone(found), found.under_way()))
     }
 
     /// The seats that are held by polling.

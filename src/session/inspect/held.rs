@@ -10,6 +10,9 @@ pub(super) struct Held {
     bytes: Vec<u8>,
 }
 
+/// What each connection and direction may withhold outside of the budget.
+const FREE_BYTES: usize = 64 * 1024;
+
 /// Bytes withheld by all connections.
 static HELD_BYTES: AtomicUsize = AtomicUsize::new(0);
 
@@ -17,6 +20,12 @@ impl Held {
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// The bytes that count against the budget of all: what every honest session needs is free, so
+    /// that those who hold much cannot drive out those who hold little.
+    fn counted(&self) -> usize {
+        self.bytes.len().saturating_sub(FREE_BYTES)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -34,10 +43,10 @@ impl Held {
         if self.bytes.len() + bytes.len() > HOLD_LIMIT {
             return Err(Violation::HeldTooLong);
         }
-        let before = HELD_BYTES.fetch_add(bytes.len(), Ordering::Relaxed);
-        // Counted first, so that the drop that follows a refusal takes off what was put on.
+        let counted = self.counted();
         self.bytes.extend_from_slice(bytes);
-        if before + bytes.len() > HOLD_BUDGET {
+        let more = self.counted() - counted;
+        if more > 0 && HELD_BYTES.fetch_add(more, Ordering::Relaxed) + more > HOLD_BUDGET {
             return Err(Violation::NoBudget);
         }
         Ok(())
@@ -48,7 +57,7 @@ impl Held {
         if self.bytes.is_empty() {
             return;
         }
-        HELD_BYTES.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+        HELD_BYTES.fetch_sub(self.counted(), Ordering::Relaxed);
         if to.is_empty() {
             *to = std::mem::take(&mut self.bytes);
         } else {
@@ -60,6 +69,6 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        HELD_BYTES.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+        HELD_BYTES.fetch_sub(self.counted(), Ordering::Relaxed);
     }
 }

@@ -119,10 +119,17 @@ fn goodbyes_and_giving_up_are_told() {
         let flow = Inspector::new(Sender::Client).inspect(&frame(text)).unwrap();
         assert_eq!(flow.event, expected, "{text}");
     }
-    let mut bytes = Vec::new();
-    write_frame(&mut bytes, Opcode::Close, Some([1; 4]), &[]);
-    let flow = Inspector::new(Sender::Client).inspect(&bytes).unwrap();
-    assert_eq!((flow.event, flow.pass), (Some(Event::Goodbye), 0..bytes.len()));
+    for (payload, expected) in [
+        (&[0x03, 0xE9][..], Some(Event::Goodbye)),
+        (&[0x03, 0xE8], None),
+        (&[], None),
+        (&[3], None),
+    ] {
+        let mut bytes = Vec::new();
+        write_frame(&mut bytes, Opcode::Close, Some([1, 2, 3, 4]), payload);
+        let flow = Inspector::new(Sender::Client).inspect(&bytes).unwrap();
+        assert_eq!((flow.event, flow.pass), (expected, 0..bytes.len()), "{payload:?}");
+    }
 }
 
 #[test]
