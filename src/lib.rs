@@ -13,7 +13,9 @@
 //! | [`license_answer`] | what the license command answers |
 //! | [`validate`] | the validation API: request, decision, answer |
 //! | [`gateway`] | the Pingora adapter |
+//! | [`admin`] | the administration API on its Unix socket |
 //! | [`ops`] | metrics, health |
+//! | [`signed`] | signed licence files |
 //! | [`config`] | files to validated settings |
 //! | [`app`], [`cli`], [`log`], [`clock`] | wiring, start, reload, drain; the command line |
 //!
