@@ -11,6 +11,7 @@
 //! | [`store`] | what must outlast the process |
 //! | [`registry`], [`registrar`] | the licences and apps in force, and what changes them |
 //! | [`license_answer`] | what the license command answers |
+//! | [`validate`] | the validation API: request, decision, answer |
 //! | [`gateway`] | the Pingora adapter |
 //! | [`ops`] | metrics, health |
 //! | [`config`] | files to validated settings |
@@ -39,4 +40,5 @@ pub mod signed;
 pub mod store;
 pub mod tenant;
 pub mod token;
+pub mod validate;
 pub mod wire;

@@ -176,7 +176,7 @@ impl UserList {
 }
 
 /// `Date.prototype.toJSON`: UTC with milliseconds; years before 0 with a sign and six digits.
-fn write_date(out: &mut Vec<u8>, date: Timestamp) {
+pub(crate) fn write_date(out: &mut Vec<u8>, date: Timestamp) {
     let date = Offset::UTC.to_datetime(date);
     let year = date.year();
     if year < 0 {

@@ -232,7 +232,7 @@ pub(super) fn validate(mut table: Table<'_>) -> Validate {
             .choice("language", &[("zh", Language::Zh), ("en", Language::En)])
             .unwrap_or(Language::Zh),
         allowed_origins: table.read_list("allowed_origins", &ORIGIN).unwrap_or_default(),
-        failures_per_minute: table.integer("failures_per_minute", 1_u32..=1_000_000).unwrap_or(30),
+        failures_per_minute: table.integer("failures_per_minute", 0_u32..=1_000_000).unwrap_or(30),
     };
     table.finish();
     validate

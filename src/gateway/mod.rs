@@ -9,6 +9,7 @@
 //! | [`site`] | tenants, their licences, seats and document servers |
 //! | [`upstream`] | which document server, and whether it is well |
 //! | [`command`] | the command service |
+//! | [`validate`] | the validation API over HTTP |
 //! | [`handshake`], [`pump`] | WebSockets: the handshake, and the loop between two streams |
 //! | [`tunnel`] | a WebSocket's own task, out of Pingora's hands |
 //! | [`coauthoring`] | a co-authoring connection: the session's verdicts carried out |
@@ -32,3 +33,4 @@ pub mod route;
 pub mod site;
 pub mod tunnel;
 pub mod upstream;
+pub mod validate;

@@ -24,6 +24,7 @@ use super::route::{Route, forward_target, target_path};
 use super::site::{Busy, Shared, Tenant};
 use super::tunnel::{Tunnel, take_stream};
 use super::upstream::balance_key;
+use super::validate;
 use crate::ops::metrics::UpstreamFailure;
 
 /// How long a client may be silent while it owes a request's body, or take nothing of an answer.
@@ -402,11 +403,15 @@ impl ProxyHttp for Gateway {
             Route::Command if command::takes(request) => {
                 self.command(session, context, &tenant).await
             }
+            Route::Validate => {
+                validate::handle(session, &self.shared, &context.caller).await?;
+                Ok(true)
+            }
             Route::Coauthoring => self.coauthoring(session, context, &tenant).await,
             Route::Forward | Route::Guarded if handshake::is_websocket(request) => {
                 self.tunnel(session, context, &tenant, None).await
             }
-            Route::Command | Route::Validate | Route::Forward | Route::Guarded => Ok(false),
+            Route::Command | Route::Forward | Route::Guarded => Ok(false),
         }
     }
 

@@ -17,7 +17,7 @@ use super::command::LicenseDesk;
 use super::polling::PolledSessions;
 use super::route::Router;
 use super::upstream::Upstreams;
-use crate::config::{DocumentServer, Settings};
+use crate::config::{DocumentServer, Settings, Validate};
 use crate::ledger::{Ledger, LicenceSeats};
 use crate::licence::{self, Licence, Metering};
 use crate::ops::metrics::{Metrics, TenantSample};
@@ -27,6 +27,7 @@ use crate::registry::{Registry, Slot};
 use crate::seat::SeatKind;
 use crate::session::Terms;
 use crate::tenant::{HostMap, Policy};
+use crate::validate::Desk;
 
 /// One tenant, ready to serve.
 pub struct Tenant {
@@ -45,6 +46,7 @@ pub struct Site {
     pub trusted_proxies: Vec<IpNet>,
     pub operators: Vec<IpNet>,
     pub access_log: bool,
+    pub validate: Validate,
     /// How long a lost connection keeps its seat for the same session.
     pub reconnect_grace: Duration,
     /// From this share of a kind of seat on a warning is due.
@@ -64,6 +66,7 @@ pub struct Shared {
     pub warnings: Warnings,
     /// The store, and the licences and apps in force.
     pub registrar: Registrar,
+    pub validation: Desk,
     /// Co-authoring sessions that were opened by polling.
     pub polled: PolledSessions,
     /// Becomes `true` when the process is about to end.
@@ -96,6 +99,7 @@ impl Shared {
             ledger,
             metrics,
             warnings,
+            validation: Desk::new(registrar.clone()),
             registrar,
             polled: PolledSessions::default(),
             draining: watch::Sender::new(false),
@@ -161,6 +165,7 @@ impl Site {
             trusted_proxies: settings.server.trusted_proxies.clone(),
             operators: settings.server.operators.clone(),
             access_log: settings.log.access,
+            validate: settings.validate.clone(),
             reconnect_grace: settings.enforcement.reconnect_grace,
             warning_percent: settings.enforcement.warning_percent,
             hosts,
@@ -244,6 +249,7 @@ impl Tenant {
             licence: self.licence_id.to_string(),
             seats,
             viewers: ledger.viewers(&self.name),
+            devices: None,
             result: licence::result_type(licence.as_deref(), now),
             end: licence.and_then(|licence| licence.end).map(|end| end.as_second()),
         }

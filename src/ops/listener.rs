@@ -2,18 +2,23 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use http::{Method, Response, StatusCode, header};
 use pingora::apps::http_app::ServeHttp;
 use pingora::protocols::http::ServerSession;
 use serde_json::json;
+use tokio::time::timeout;
 
 use crate::clock;
 use crate::gateway::site::Shared;
 
 /// Prometheus' text exposition format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// How long a scrape waits for the store.
+const STORE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The operations listener's application.
 pub struct Operations {
@@ -48,11 +53,19 @@ impl Operations {
         respond(code, "application/json", body.to_string())
     }
 
-    fn metrics(&self) -> Response<Vec<u8>> {
+    async fn metrics(&self) -> Response<Vec<u8>> {
         let now = clock::now();
-        let site = self.shared.site.load();
-        let samples: Vec<_> =
+        let site = self.shared.site.load_full();
+        let mut samples: Vec<_> =
             site.tenants().iter().map(|tenant| tenant.sample(&self.shared.ledger, now)).collect();
+        let licences = site.tenants().iter().map(|tenant| Arc::clone(&tenant.licence_id)).collect();
+        let counting = self.shared.registrar.store().devices_bound(licences);
+        // A store that hangs must not keep the other metrics from anybody.
+        if let Ok(Ok(counts)) = timeout(STORE_PATIENCE, counting).await {
+            for ((sample, tenant), devices) in samples.iter_mut().zip(site.tenants()).zip(counts) {
+                sample.devices = tenant.licence().map(|_| devices);
+            }
+        }
         match self.shared.metrics.render(&samples) {
             Ok(text) => respond(StatusCode::OK, METRICS_TYPE, text),
             Err(error) => {
@@ -77,7 +90,7 @@ impl ServeHttp for Operations {
         match request.uri.path() {
             "/healthz" => respond(StatusCode::OK, "text/plain; charset=utf-8", "ok\n"),
             "/readyz" => self.readiness(),
-            "/metrics" => self.metrics(),
+            "/metrics" => self.metrics().await,
             "/" => respond(StatusCode::OK, "text/plain; charset=utf-8", INDEX),
             _ => respond(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "not found\n"),
         }

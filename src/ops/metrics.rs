@@ -3,19 +3,24 @@
 //! What is counted as it happens lives in counters; what the ledger knows anyway is read from it
 //! when somebody scrapes ([`Metrics::render`]).
 
+mod scraped;
+
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
     IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
+
+use scraped::Scraped;
 
 use crate::admission::Reason;
 use crate::seat::{SeatKind, SessionClass};
 use crate::store::Operation;
+use crate::validate::answer;
 
 /// What became of an open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -67,6 +72,8 @@ pub struct TenantSample {
     /// Kind, used, of these in grace, limit.
     pub seats: Vec<(SeatKind, u64, u64, Option<u64>)>,
     pub viewers: u64,
+    /// Devices that the licence has bound; `None` if the store did not say.
+    pub devices: Option<u64>,
     pub result: u8,
     /// Unix time; `None` for a perpetual or missing licence.
     pub end: Option<i64>,
@@ -102,22 +109,12 @@ pub struct Metrics {
     notices: IntCounterVec,
     upstream_failures: IntCounterVec,
     store_errors: IntCounterVec,
+    validations: IntCounterVec,
     websockets: IntGauge,
     polling: IntGauge,
     reload_time: Gauge,
     reload_ok: IntGauge,
     scraped: Mutex<Scraped>,
-}
-
-/// Gauges that are filled at each scrape.
-struct Scraped {
-    used: IntGaugeVec,
-    grace: IntGaugeVec,
-    limit: IntGaugeVec,
-    info: IntGaugeVec,
-    viewers: IntGaugeVec,
-    result: IntGaugeVec,
-    end: GaugeVec,
 }
 
 impl Metrics {
@@ -179,6 +176,13 @@ impl Metrics {
         ] {
             upstream_failures.with_label_values(&[failure.label()]);
         }
+        let validations = IntCounterVec::new(
+            Opts::new("seatgate_validations_total", "Calls of the validation API."),
+            &["result"],
+        )?;
+        for result in answer::LABELS {
+            validations.with_label_values(&[result]);
+        }
         let store_errors = IntCounterVec::new(
             Opts::new("seatgate_store_errors_total", "Operations that the store failed."),
             &["operation"],
@@ -214,7 +218,7 @@ impl Metrics {
                 duration: durations.with_label_values(&[name]),
             })
             .collect();
-        let collectors: [Box<dyn Collector>; 12] = [
+        let collectors: [Box<dyn Collector>; 13] = [
             Box::new(requests.clone()),
             Box::new(durations),
             Box::new(admissions.clone()),
@@ -223,6 +227,7 @@ impl Metrics {
             Box::new(notices.clone()),
             Box::new(upstream_failures.clone()),
             Box::new(store_errors.clone()),
+            Box::new(validations.clone()),
             Box::new(connections),
             Box::new(build),
             Box::new(reload_time.clone()),
@@ -241,6 +246,7 @@ impl Metrics {
             notices,
             upstream_failures,
             store_errors,
+            validations,
             websockets,
             polling,
             reload_time,
@@ -297,6 +303,11 @@ impl Metrics {
         self.upstream_failures.with_label_values(&[failure.label()]).inc();
     }
 
+    /// Counts one call of the validation API.
+    pub fn count_validation(&self, result: &'static str) {
+        self.validations.with_label_values(&[result]).inc();
+    }
+
     /// Counts an operation that the store failed.
     pub fn count_store_error(&self, operation: Operation) {
         self.store_errors.with_label_values(&[operation.label()]).inc();
@@ -346,95 +357,6 @@ impl Drop for GaugeGuard {
     }
 }
 
-impl Scraped {
-    fn new() -> prometheus::Result<Self> {
-        let gauges = |name: &str, help: &str, labels: &[&str]| {
-            IntGaugeVec::new(Opts::new(name, help), labels)
-        };
-        Ok(Self {
-            used: gauges(
-                "seatgate_seats_used",
-                "Seats taken: connected, in reserve, in grace.",
-                &["tenant", "kind"],
-            )?,
-            grace: gauges(
-                "seatgate_seats_grace",
-                "Seats that are only kept for a reconnect.",
-                &["tenant", "kind"],
-            )?,
-            limit: gauges(
-                "seatgate_seats_limit",
-                "Seats that the licence sells; absent where it does not limit the kind.",
-                &["tenant", "kind"],
-            )?,
-            info: gauges(
-                "seatgate_tenant_info",
-                "Which licence a tenant has; always 1.",
-                &["tenant", "licence"],
-            )?,
-            viewers: gauges(
-                "seatgate_viewers_unlimited",
-                "Plain viewers connected; they take no seat.",
-                &["tenant"],
-            )?,
-            result: gauges(
-                "seatgate_licence_result",
-                "The licence's resultType: 3 valid, 2 expired, 6 expired trial, 16 not yet valid, \
-                 1 missing or revoked.",
-                &["tenant"],
-            )?,
-            end: GaugeVec::new(
-                Opts::new(
-                    "seatgate_licence_end_timestamp_seconds",
-                    "When the licence ends; absent for a perpetual one.",
-                ),
-                &["tenant"],
-            )?,
-        })
-    }
-
-    fn collectors(&self) -> Vec<Box<dyn Collector>> {
-        vec![
-            Box::new(self.used.clone()),
-            Box::new(self.grace.clone()),
-            Box::new(self.limit.clone()),
-            Box::new(self.info.clone()),
-            Box::new(self.viewers.clone()),
-            Box::new(self.result.clone()),
-            Box::new(self.end.clone()),
-        ]
-    }
-
-    fn fill(&self, tenants: &[TenantSample]) {
-        for gauge in [&self.used, &self.grace, &self.limit, &self.info, &self.viewers, &self.result]
-        {
-            gauge.reset();
-        }
-        self.end.reset();
-        for sample in tenants {
-            let tenant = sample.tenant.as_str();
-            for (kind, used, grace, limit) in &sample.seats {
-                let labels = [tenant, kind.label()];
-                self.used.with_label_values(&labels).set(as_gauge(*used));
-                self.grace.with_label_values(&labels).set(as_gauge(*grace));
-                if let Some(limit) = limit {
-                    self.limit.with_label_values(&labels).set(as_gauge(*limit));
-                }
-            }
-            self.info.with_label_values(&[tenant, sample.licence.as_str()]).set(1);
-            self.viewers.with_label_values(&[tenant]).set(as_gauge(sample.viewers));
-            self.result.with_label_values(&[tenant]).set(i64::from(sample.result));
-            if let Some(end) = sample.end {
-                self.end.with_label_values(&[tenant]).set(end as f64);
-            }
-        }
-    }
-}
-
-fn as_gauge(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -460,6 +382,7 @@ mod tests {
                 (SeatKind::EditorUsers, 0, 0, None),
             ],
             viewers: 3,
+            devices: Some(4),
             result: 3,
             end: None,
         };
@@ -475,6 +398,9 @@ mod tests {
             "seatgate_seats_limit{kind=\"editor_connections\",tenant=\"default\"} 5",
             "seatgate_tenant_info{licence=\"l1\",tenant=\"default\"} 1",
             "seatgate_viewers_unlimited{tenant=\"default\"} 3",
+            "seatgate_devices_bound{licence=\"l1\"} 4",
+            "seatgate_validations_total{result=\"max_devices_reached\"} 0",
+            "seatgate_store_errors_total{operation=\"bind\"} 0",
             "seatgate_connections{transport=\"websocket\"} 1",
             "seatgate_connections{transport=\"polling\"} 0",
             "seatgate_build_info{revision=\"abc\",version=\"1.2.3\"} 1",
