@@ -9,6 +9,7 @@ use super::api;
 use super::problem::ApiError;
 use super::terms;
 use crate::gateway::site::Shared;
+use crate::high_water::HighWater;
 use crate::ledger::LicenceSeats;
 use crate::registrar::Registrar;
 use crate::store::{LicenceRecord, Store};
@@ -16,6 +17,7 @@ use crate::store::{LicenceRecord, Store};
 /// What the handlers work with.
 pub struct Office {
     pub(super) shared: Arc<Shared>,
+    pub(super) high_water: Arc<HighWater>,
     pub(super) started: Timestamp,
     /// Whoever reads terms to write them back changed waits for the one before.
     pub(super) turn: Mutex<()>,
@@ -23,8 +25,8 @@ pub struct Office {
 
 impl Office {
     /// The office of a process that started then.
-    pub fn new(shared: Arc<Shared>, started: Timestamp) -> Self {
-        Self { shared, started, turn: Mutex::default() }
+    pub fn new(shared: Arc<Shared>, high_water: Arc<HighWater>, started: Timestamp) -> Self {
+        Self { shared, high_water, started, turn: Mutex::default() }
     }
 
     pub(super) fn registrar(&self) -> &Registrar {
