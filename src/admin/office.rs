@@ -12,7 +12,7 @@ use crate::gateway::site::Shared;
 use crate::high_water::HighWater;
 use crate::ledger::LicenceSeats;
 use crate::registrar::Registrar;
-use crate::store::{LicenceRecord, Store};
+use crate::store::{LicenceRecord, Origin, Store};
 
 /// What the handlers work with.
 pub struct Office {
@@ -44,6 +44,21 @@ impl Office {
     pub(super) async fn licence(&self, id: &str) -> Result<LicenceRecord, ApiError> {
         let found = self.store().licence(id).await?;
         found.ok_or_else(|| ApiError::NotFound(format!("the licence {id}")))
+    }
+
+    /// A licence that no file states.
+    ///
+    /// # Errors
+    /// It is not there, or belongs to a file, or the store failed.
+    pub(super) async fn own_licence(&self, id: &str) -> Result<LicenceRecord, ApiError> {
+        let record = self.licence(id).await?;
+        match record.origin {
+            Origin::Store => Ok(record),
+            Origin::File { file, line } => {
+                let id = format!("the licence {id}");
+                Err(ApiError::Declared { id, file: file.to_string(), line })
+            }
+        }
     }
 
     /// A licence as the API tells it.
