@@ -20,6 +20,7 @@ use pingora::services::listening::Service;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
+use crate::admin::{self, Administration, Office, SocketError};
 use crate::clock;
 use crate::config::{self, ConfigErrors, Loaded, Settings, StoreBackend};
 use crate::gateway::front::Front;
@@ -68,6 +69,8 @@ pub enum StartError {
     Open(#[from] OpenError),
     #[error("cannot start: {0}")]
     Store(#[from] StoreError),
+    #[error("{0}")]
+    Socket(#[from] SocketError),
     #[error("cannot declare the metrics: {0}")]
     Metrics(#[from] prometheus::Error),
 }
@@ -89,6 +92,7 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     let ledger = Ledger::new();
     let metrics = Arc::new(Metrics::new(VERSION, REVISION)?);
     let registrar = open_store(&settings, &ledger, &metrics)?;
+    let socket = admin::listen(&settings.admin.socket)?;
     let site = Site::build(&settings, &ledger, registrar.registry(), None);
     note_reload(&metrics, true);
     let warnings = Warnings::start(Arc::clone(&metrics), settings.notify.clone())?;
@@ -123,6 +127,12 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     ops.add_tcp(&settings.ops.listen.to_string());
     ops.threads = Some(1);
     server.add_service(ops);
+
+    let office = Office::new(Arc::clone(&shared), clock::now());
+    let administration = Administration::new(socket, office);
+    let mut administration = background_service("administration", administration);
+    administration.threads = Some(1);
+    server.add_service(administration);
 
     let keeper = Keeper {
         shared: Arc::clone(&shared),

@@ -20,6 +20,7 @@
 //! Data walks straight: bytes → [`wire`] → [`session`] → [`ledger`] (→ [`admission`]) → verdict →
 //! [`gateway`]. ARCHITECTURE.md has the invariants; a test holds the arrows.
 
+pub mod admin;
 pub mod admission;
 pub mod app;
 pub mod cli;
@@ -35,6 +36,7 @@ pub mod registrar;
 pub mod registry;
 pub mod seat;
 pub mod session;
+pub mod signed;
 pub mod store;
 pub mod tenant;
 pub mod token;

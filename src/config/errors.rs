@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use super::settings::Place;
+use crate::signed::SignedError;
 
 /// Everything that is wrong with a configuration, told at once.
 ///
@@ -94,6 +95,8 @@ pub enum Problem {
     Invalid { what: String, mend: String },
     #[error("{what} is there already, in {first}; {mend}")]
     Twice { what: String, first: Place, mend: &'static str },
+    #[error("{}: {error}", .path.display())]
+    Untrusted { path: PathBuf, error: SignedError },
     #[error("{what} not available in this release; {mend}")]
     Unavailable { what: &'static str, mend: &'static str },
 }

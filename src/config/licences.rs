@@ -66,6 +66,7 @@ impl<'a> Collected<'a> {
 
     fn licence(&mut self, mut table: Table<'a>) {
         let place = table.place();
+        let signed = table.signed().cloned();
         let id = own_id(&mut table, &IDENTIFIER, &mut self.licence_ids, "the licence");
         let app = self.named_app(&mut table);
         let key = self.key(&mut table, app.is_some());
@@ -84,7 +85,7 @@ impl<'a> Collected<'a> {
             revoked: false,
         };
         table.finish();
-        self.licences.push(DeclaredLicence { licence: Arc::new(licence), key, place });
+        self.licences.push(DeclaredLicence { licence: Arc::new(licence), key, place, signed });
     }
 
     fn named_app(&mut self, table: &mut Table<'a>) -> Option<String> {

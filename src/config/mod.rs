@@ -9,6 +9,8 @@
 //! | `values`, `addresses` | strings to strong types |
 //! | `files` | reading files within limits, the environment |
 //! | `credentials` | secrets, inline or in files of their own |
+//! | `signed_files` | trusted keys, signed licence files |
+//! | `parts` | parts of a configuration for the command line; a licence file alone |
 //! | `sections`, `document_server`, `tenants`, `licences` | the tables of the files |
 //!
 //! Nothing here opens sockets, reads the clock, or writes.
@@ -19,10 +21,12 @@ mod document_server;
 mod errors;
 mod files;
 mod licences;
+mod parts;
 mod reader;
 pub mod secret;
 mod sections;
 mod settings;
+mod signed_files;
 mod source;
 mod tenants;
 mod values;
@@ -33,9 +37,14 @@ use std::sync::Arc;
 
 pub use errors::{ConfigError, ConfigErrors, ConfigWarning, Problem};
 pub use files::{Env, default_path};
+pub use parts::{
+    Stated, admin_socket, duration, licences_from_text, licences_of_signed, trusted_keys,
+};
 pub use secret::Secret;
 pub use settings::*;
+pub use signed_files::{stated_json, tell_distrust};
 
+use crate::signed::TrustedKey;
 use addresses::PATH;
 use files::{FILE_LIMIT, read_text};
 use licences::Collected;
@@ -71,9 +80,7 @@ pub fn load_with(path: &Path, env: &Env) -> Result<Loaded, ConfigErrors> {
     let source = match read_text(path, FILE_LIMIT, mend) {
         Ok(text) => Source::new(path.to_owned(), text),
         Err(problem) => {
-            let (file, key) = (path.to_owned(), String::new());
-            let error = ConfigError { file, line: None, column: None, key, problem };
-            return Err(ConfigErrors::new(vec![error], 0));
+            return Err(parts::whole(path, problem));
         }
     };
     let settings = settings(&source, path.parent().unwrap_or(Path::new("")), env, &report);
@@ -97,7 +104,8 @@ fn settings(source: &Source, folder: &Path, env: &Env, report: &Report) -> Setti
     let notify = sections::notify(root.table("notify"));
 
     let mut table = root.table("licences");
-    let sources = licence_files(&mut table);
+    let trusted = signed_files::trusted_keys(&mut table);
+    let sources = licence_files(&mut table, &trusted);
     let parsed: Vec<_> =
         sources.iter().map(|source| Document::parse(source, folder, report)).collect();
     let mut collected = Collected::default();
@@ -132,7 +140,7 @@ fn settings(source: &Source, folder: &Path, env: &Env, report: &Report) -> Setti
 }
 
 /// Reads the files that `[licences] files` names.
-fn licence_files(table: &mut Table<'_>) -> Vec<Source> {
+fn licence_files(table: &mut Table<'_>, trusted: &[TrustedKey]) -> Vec<Source> {
     const MEND: &str = "create it, or remove it from [licences] files";
     let folder = table.folder();
     let Some(value) = table.value("files") else {
@@ -154,8 +162,14 @@ fn licence_files(table: &mut Table<'_>) -> Vec<Source> {
             continue;
         }
         let path: PathBuf = folder.join(name);
-        match read_text(&path, FILE_LIMIT, MEND) {
-            Ok(text) => sources.push(Source::new(path, text)),
+        let read = read_text(&path, FILE_LIMIT, MEND).and_then(|text| {
+            if signed_files::is_signed(&path) {
+                return signed_files::source(path, &text, trusted);
+            }
+            Ok(Source::new(path, text))
+        });
+        match read {
+            Ok(source) => sources.push(source),
             Err(problem) => item.fail(problem),
         }
     }

@@ -12,7 +12,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::errors::Problem;
-use super::settings::Place;
+use super::settings::{Place, SignedBy};
 use super::source::Document;
 use super::values::{Kind, echo, nearest, one_of};
 
@@ -158,6 +158,8 @@ impl<'a> Table<'a> {
             value.wrong_type::<()>(WANTED, MEND);
             return Vec::new();
         };
+        let outer = self.prefix.strip_prefix('[').and_then(|outer| outer.strip_suffix("] "));
+        let head = outer.map_or(key.to_owned(), |outer| format!("{outer}.{key}"));
         let mut tables = Vec::new();
         for (item, number) in array.iter().zip(1_usize..) {
             let Some(entries) = item.get_ref().as_table() else {
@@ -168,7 +170,7 @@ impl<'a> Table<'a> {
                 document: self.document,
                 entries: Some(entries),
                 offset: item.span().start,
-                prefix: format!("[[{key}]] #{number} "),
+                prefix: format!("[[{head}]] #{number} "),
                 known: Vec::new(),
             });
         }
@@ -201,6 +203,11 @@ impl<'a> Table<'a> {
     /// Where the table begins.
     pub(super) fn place(&self) -> Place {
         self.document.place(self.offset)
+    }
+
+    /// Who signed the file that the table stands in.
+    pub(super) fn signed(&self) -> Option<&'a SignedBy> {
+        self.document.signed()
     }
 
     /// The folder that files to be read are relative to.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use jiff::Timestamp;
 
 use super::secret::Secret;
 use crate::licence::Licence;
@@ -180,6 +181,15 @@ pub struct DeclaredLicence {
     /// The licence key, if the file states one.
     pub key: Option<Secret>,
     pub place: Place,
+    /// Who signed the file; `None` for a file that is not signed.
+    pub signed: Option<SignedBy>,
+}
+
+/// Who signed a file, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedBy {
+    pub kid: Arc<str>,
+    pub at: Timestamp,
 }
 
 /// An application that may call the validation API.

@@ -8,7 +8,7 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 use super::errors::{ConfigError, ConfigErrors, ConfigWarning, Problem};
-use super::settings::Place;
+use super::settings::{Place, SignedBy};
 
 /// More errors than this are counted, not told: a file of rubbish has millions.
 const MOST_ERRORS: usize = 500;
@@ -55,13 +55,19 @@ pub(super) struct Source {
     file: PathBuf,
     text: String,
     line_starts: Vec<usize>,
+    signed: Option<SignedBy>,
 }
 
 impl Source {
     pub(super) fn new(file: PathBuf, text: String) -> Self {
         let mut line_starts = vec![0];
         line_starts.extend(text.match_indices('\n').map(|(at, _)| at + 1));
-        Self { file, text, line_starts }
+        Self { file, text, line_starts, signed: None }
+    }
+
+    /// The text that was signed in `file`. Its own lines are none of the file's.
+    pub(super) fn signed(file: PathBuf, text: String, by: SignedBy) -> Self {
+        Self { file, text, line_starts: vec![0], signed: Some(by) }
     }
 
     fn line(&self, offset: usize) -> usize {
@@ -157,6 +163,11 @@ impl<'a> Document<'a> {
     /// Whether the file has no syntax error.
     pub(super) fn is_whole(&self) -> bool {
         self.broken.is_empty()
+    }
+
+    /// Who signed the file.
+    pub(super) fn signed(&self) -> Option<&SignedBy> {
+        self.source.signed.as_ref()
     }
 
     /// What the paths in the file are relative to.

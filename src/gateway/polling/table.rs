@@ -4,7 +4,7 @@
 //! request is judged by. A session that is not in it is nobody's: it never reaches the document
 //! server.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::gateway::site::Tenant;
+use crate::ledger::{Seat, SeatId};
 use crate::ops::metrics::GaugeGuard;
 use crate::session::Session;
 use crate::wire::coauthoring::EngineHandshake;
@@ -175,6 +176,13 @@ impl PolledSessions {
     pub fn find(&self, id: &str, tenant: &Tenant) -> Option<Arc<PolledSession>> {
         let found = self.by_id.lock().get(id).cloned()?;
         (found.tenant.name == tenant.name).then_some(found)
+    }
+
+    /// The seats that are held by polling.
+    pub fn seats(&self) -> HashSet<SeatId> {
+        let sessions: Vec<_> = self.by_id.lock().values().cloned().collect();
+        let polling = sessions.iter().filter(|session| session.state.lock().open.is_some());
+        polling.filter_map(|session| session.session.lock().seat().map(Seat::id)).collect()
     }
 
     /// Forgets a session; its seat is free when the last request under way is done.

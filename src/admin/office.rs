@@ -1,0 +1,62 @@
+//! What the handlers work with.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::sync::Mutex;
+
+use super::api;
+use super::problem::ApiError;
+use super::terms;
+use crate::gateway::site::Shared;
+use crate::ledger::LicenceSeats;
+use crate::registrar::Registrar;
+use crate::store::{LicenceRecord, Store};
+
+/// What the handlers work with.
+pub struct Office {
+    pub(super) shared: Arc<Shared>,
+    pub(super) started: Timestamp,
+    /// Whoever reads terms to write them back changed waits for the one before.
+    pub(super) turn: Mutex<()>,
+}
+
+impl Office {
+    /// The office of a process that started then.
+    pub fn new(shared: Arc<Shared>, started: Timestamp) -> Self {
+        Self { shared, started, turn: Mutex::default() }
+    }
+
+    pub(super) fn registrar(&self) -> &Registrar {
+        &self.shared.registrar
+    }
+
+    pub(super) fn store(&self) -> &dyn Store {
+        &**self.registrar().store()
+    }
+
+    /// A licence as the store has it.
+    ///
+    /// # Errors
+    /// It is not there, or the store failed.
+    pub(super) async fn licence(&self, id: &str) -> Result<LicenceRecord, ApiError> {
+        let found = self.store().licence(id).await?;
+        found.ok_or_else(|| ApiError::NotFound(format!("the licence {id}")))
+    }
+
+    /// A licence as the API tells it.
+    ///
+    /// # Errors
+    /// It is not there, or the store failed.
+    pub(super) async fn view(&self, id: &str, now: Timestamp) -> Result<api::Licence, ApiError> {
+        let record = self.licence(id).await?;
+        let bound = self.store().devices_bound(vec![Arc::clone(&record.licence.id)]).await?;
+        Ok(terms::view(&record, bound.first().copied().unwrap_or(0), now))
+    }
+
+    /// The seats of a licence, if anybody ever asked for one.
+    pub(super) fn seats(&self, licence: &str) -> Option<Arc<LicenceSeats>> {
+        let all = self.shared.ledger.licences();
+        all.into_iter().find(|seats| **seats.licence_id() == *licence)
+    }
+}
