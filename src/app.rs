@@ -26,6 +26,7 @@ use crate::config::{self, ConfigErrors, Loaded, Settings, StoreBackend};
 use crate::gateway::front::Front;
 use crate::gateway::proxy::Gateway;
 use crate::gateway::site::{Shared, Site};
+use crate::high_water::HighWater;
 use crate::ledger::Ledger;
 use crate::ops::listener::Operations;
 use crate::ops::metrics::Metrics;
@@ -48,6 +49,9 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
 /// How often what is over is cleared out of the ledger.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often the clock is looked at for signed licences.
+const HIGH_WATER_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How often expired users are cleared out of the store, and how many in one go.
 const PURGE_INTERVAL: Duration = Duration::from_secs(60);
@@ -81,7 +85,7 @@ pub enum StartError {
 /// The configuration is wrong, or an address cannot be listened on.
 pub fn run(path: &Path) -> Result<(), StartError> {
     keep_freed_memory();
-    let Loaded { settings, warnings } = config::load(path)?;
+    let Loaded { mut settings, warnings } = config::load(path)?;
     let _log = crate::log::init(&settings.log);
     for warning in &warnings {
         tracing::warn!("{warning}");
@@ -89,6 +93,8 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     for address in settings.server.listen.iter().chain([&settings.ops.listen]) {
         check_address(*address)?;
     }
+    let high_water = Arc::new(HighWater::open(&settings.server.state_directory));
+    high_water.judge(&mut settings.licences, clock::now());
     let ledger = Ledger::new();
     let metrics = Arc::new(Metrics::new(VERSION, REVISION)?);
     let registrar = open_store(&settings, &ledger, &metrics)?;
@@ -128,7 +134,7 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     ops.threads = Some(1);
     server.add_service(ops);
 
-    let office = Office::new(Arc::clone(&shared), clock::now());
+    let office = Office::new(Arc::clone(&shared), Arc::clone(&high_water), clock::now());
     let administration = Administration::new(socket, office);
     let mut administration = background_service("administration", administration);
     administration.threads = Some(1);
@@ -139,6 +145,7 @@ pub fn run(path: &Path) -> Result<(), StartError> {
         settings: Arc::new(settings),
         path: path.to_owned(),
         listening,
+        high_water,
     };
     let mut keeper = background_service("keeper", keeper);
     keeper.threads = Some(1);
@@ -223,6 +230,7 @@ struct Keeper {
     settings: Arc<Settings>,
     path: PathBuf,
     listening: Arc<AtomicBool>,
+    high_water: Arc<HighWater>,
 }
 
 #[async_trait]
@@ -231,6 +239,7 @@ impl BackgroundService for Keeper {
         let connector = Arc::new(Connector::new(None));
         let mut watches = self.watch_upstreams(&connector);
         let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+        let mut high_water = tokio::time::interval(HIGH_WATER_INTERVAL);
         tokio::spawn(purge_users(Arc::clone(&self.shared)));
         let mut hangup = match signal(SignalKind::hangup()) {
             Ok(hangup) => hangup,
@@ -248,6 +257,11 @@ impl BackgroundService for Keeper {
                     let now = clock::now();
                     self.shared.polled.sweep(now, self.shared.site.load().reconnect_grace);
                     self.shared.ledger.sweep(now);
+                }
+                _ = high_water.tick() => {
+                    if self.follow_clock().await && self.reload().await {
+                        watches = self.watch_upstreams(&connector);
+                    }
                 }
                 _ = hangup.recv() => {
                     if self.reload().await {
@@ -312,9 +326,17 @@ impl Keeper {
         }
     }
 
+    /// Follows the clock for signed licences; returns whether they are to be judged anew.
+    async fn follow_clock(&self) -> bool {
+        let high_water = Arc::clone(&self.high_water);
+        // It may write a file.
+        let ticked = tokio::task::spawn_blocking(move || high_water.tick(clock::now()));
+        ticked.await.unwrap_or(false)
+    }
+
     /// Loads the configuration anew, all or nothing; returns whether it is in force.
     async fn reload(&self) -> bool {
-        let loaded = match config::load(&self.path) {
+        let mut loaded = match config::load(&self.path) {
             Ok(loaded) => loaded,
             Err(errors) => {
                 tracing::error!("the new configuration is refused, the old one stays:\n{errors}");
@@ -335,6 +357,7 @@ impl Keeper {
                 "[server] listen, workers and [ops] listen change only at a restart; the rest is in force"
             );
         }
+        self.high_water.judge(&mut loaded.settings.licences, clock::now());
         let registrar = &self.shared.registrar;
         if let Err(error) = registrar.apply_declared(&loaded.settings, clock::now()).await {
             tracing::error!("the new configuration is refused, the old one stays: {error}");

@@ -29,6 +29,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod gateway;
+pub mod high_water;
 pub mod ledger;
 pub mod licence;
 pub mod license_answer;

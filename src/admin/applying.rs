@@ -22,11 +22,12 @@ pub(super) struct ApplyQuery {
     name: Option<String>,
 }
 
-/// One step of an application: all are planned before the first is taken.
-enum Step<T> {
-    Add(T),
-    Change(T),
-    None(String),
+/// What is to be done about a licence: all is planned before the first is done.
+enum Step {
+    Add(Licence, Option<KeyHash>),
+    Change(Licence),
+    /// It is so already.
+    Leave(Arc<str>),
 }
 
 /// Makes what a licence file states licences and apps of the store. What the file does not name
@@ -59,39 +60,36 @@ pub(super) async fn apply(
 
     let warnings = stated.warnings.iter().map(ToString::to_string).collect();
     let mut applied = Applied { licences: Vec::new(), apps: Vec::new(), warnings };
-    for step in apps {
-        let (id, effect) = match step {
-            Step::Add((id, key)) => {
+    for (id, key) in apps {
+        let effect = match key {
+            Some(key) => {
                 office.registrar().add_app(&id, key, peer.change()).await?;
-                (id, Effect::Added)
+                Effect::Added
             }
-            Step::Change((id, _)) | Step::None(id) => (id, Effect::Unchanged),
+            None => Effect::Unchanged,
         };
         applied.apps.push(AppliedItem { id, effect });
     }
     for step in licences {
         let (id, effect) = match step {
-            Step::Add((licence, key)) => {
+            Step::Add(licence, key) => {
                 let id = licence.id.to_string();
                 office.registrar().issue(licence, key, peer.change()).await?;
                 (id, Effect::Added)
             }
-            Step::Change((licence, _)) => {
+            Step::Change(licence) => {
                 let id = licence.id.to_string();
                 office.registrar().change_terms(licence, peer.change()).await?;
                 (id, Effect::Changed)
             }
-            Step::None(id) => (id, Effect::Unchanged),
+            Step::Leave(id) => (id.to_string(), Effect::Unchanged),
         };
         applied.licences.push(AppliedItem { id, effect });
     }
     Ok(Json(applied))
 }
 
-async fn plan_licence(
-    office: &Office,
-    declared: DeclaredLicence,
-) -> Result<Step<(Licence, Option<KeyHash>)>, ApiError> {
+async fn plan_licence(office: &Office, declared: DeclaredLicence) -> Result<Step, ApiError> {
     let licence = Licence::clone(&declared.licence);
     let key = declared.key.as_ref().map(|key| office.store().hash_key(key.expose()));
     if let Some(holder) = key.and_then(|key| office.registrar().registry().by_key(&key))
@@ -105,14 +103,11 @@ async fn plan_licence(
         return Err(ApiError::Conflict(what));
     }
     let Some(present) = office.store().licence(&licence.id).await? else {
-        return Ok(Step::Add((licence, key)));
+        return Ok(Step::Add(licence, key));
     };
     if let Origin::File { file, line } = present.origin {
-        return Err(ApiError::Declared {
-            id: licence.id.to_string(),
-            file: file.to_string(),
-            line,
-        });
+        let id = format!("the licence {}", licence.id);
+        return Err(ApiError::Declared { id, file: file.to_string(), line });
     }
     if key.is_some() && key != present.key {
         let what = format!(
@@ -123,22 +118,24 @@ async fn plan_licence(
     }
     let licence = Licence { revoked: present.licence.revoked, ..licence };
     if licence == *present.licence {
-        return Ok(Step::None(licence.id.to_string()));
+        return Ok(Step::Leave(licence.id));
     }
-    Ok(Step::Change((licence, None)))
+    Ok(Step::Change(licence))
 }
 
+/// The key hash of an app that is to be added; none for one that is so already.
 fn plan_app(
     office: &Office,
     declared: &DeclaredApp,
-) -> Result<Step<(String, Sha256Hash)>, ApiError> {
+) -> Result<(String, Option<Sha256Hash>), ApiError> {
     let id = declared.id.clone();
     let key = Sha256Hash(declared.api_key_sha256);
     match office.registrar().registry().app(&id) {
-        None => Ok(Step::Add((id, key))),
-        Some(present) if present.api_key == key => Ok(Step::None(id)),
+        None => Ok((id, Some(key))),
+        Some(present) if present.api_key == key => Ok((id, None)),
         Some(present) => match present.origin {
             Origin::File { file, line } => {
+                let id = format!("the app {id}");
                 Err(ApiError::Declared { id, file: file.to_string(), line })
             }
             Origin::Store => Err(ApiError::Conflict(format!(

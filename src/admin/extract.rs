@@ -80,6 +80,10 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
         }
         let bytes = read(request).await?;
         let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
+        // A list of the values alone would be read, too.
+        if text.trim_ascii_start().first() != Some(&b'{') {
+            return Err(ApiError::Invalid("the body must be a JSON object".to_owned()));
+        }
         serde_json::from_slice(text)
             .map(Body)
             .map_err(|error| ApiError::Invalid(format!("the body cannot be read: {error}")))

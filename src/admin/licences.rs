@@ -118,7 +118,7 @@ pub(super) async fn patch(
     Body(body): Body<api::Patch>,
 ) -> Answer<api::Changed> {
     let _turn = office.turn.lock().await;
-    let record = office.licence(&id).await?;
+    let record = office.own_licence(&id).await?;
     let licence = terms::patched(&record.licence, body)?;
     change_terms(&office, &record, licence, &peer).await
 }
@@ -130,7 +130,7 @@ pub(super) async fn renew(
     Body(body): Body<api::Renew>,
 ) -> Answer<api::Changed> {
     let _turn = office.turn.lock().await;
-    let record = office.licence(&id).await?;
+    let record = office.own_licence(&id).await?;
     let licence = terms::renewed(&record.licence, &body, clock::now())?;
     change_terms(&office, &record, licence, &peer).await
 }
@@ -143,7 +143,6 @@ async fn change_terms(
 ) -> Answer<api::Changed> {
     let id = Arc::clone(&licence.id);
     let changed = licence != *record.licence;
-    // Also where nothing would change: a file's licence is refused.
     office.registrar().change_terms(licence, peer.change()).await?;
     Ok(Json(api::Changed { licence: office.view(&id, clock::now()).await?, changed }))
 }

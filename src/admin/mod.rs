@@ -28,6 +28,8 @@ mod seats;
 mod socket;
 mod status;
 pub(crate) mod terms;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

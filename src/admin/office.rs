@@ -9,13 +9,15 @@ use super::api;
 use super::problem::ApiError;
 use super::terms;
 use crate::gateway::site::Shared;
+use crate::high_water::HighWater;
 use crate::ledger::LicenceSeats;
 use crate::registrar::Registrar;
-use crate::store::{LicenceRecord, Store};
+use crate::store::{LicenceRecord, Origin, Store};
 
 /// What the handlers work with.
 pub struct Office {
     pub(super) shared: Arc<Shared>,
+    pub(super) high_water: Arc<HighWater>,
     pub(super) started: Timestamp,
     /// Whoever reads terms to write them back changed waits for the one before.
     pub(super) turn: Mutex<()>,
@@ -23,8 +25,8 @@ pub struct Office {
 
 impl Office {
     /// The office of a process that started then.
-    pub fn new(shared: Arc<Shared>, started: Timestamp) -> Self {
-        Self { shared, started, turn: Mutex::default() }
+    pub fn new(shared: Arc<Shared>, high_water: Arc<HighWater>, started: Timestamp) -> Self {
+        Self { shared, high_water, started, turn: Mutex::default() }
     }
 
     pub(super) fn registrar(&self) -> &Registrar {
@@ -42,6 +44,21 @@ impl Office {
     pub(super) async fn licence(&self, id: &str) -> Result<LicenceRecord, ApiError> {
         let found = self.store().licence(id).await?;
         found.ok_or_else(|| ApiError::NotFound(format!("the licence {id}")))
+    }
+
+    /// A licence that no file states.
+    ///
+    /// # Errors
+    /// It is not there, or belongs to a file, or the store failed.
+    pub(super) async fn own_licence(&self, id: &str) -> Result<LicenceRecord, ApiError> {
+        let record = self.licence(id).await?;
+        match record.origin {
+            Origin::Store => Ok(record),
+            Origin::File { file, line } => {
+                let id = format!("the licence {id}");
+                Err(ApiError::Declared { id, file: file.to_string(), line })
+            }
+        }
     }
 
     /// A licence as the API tells it.

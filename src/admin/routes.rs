@@ -16,11 +16,11 @@ use super::problem::ApiError;
 use super::{applying, apps, licences, seats, status};
 
 /// The API's description, as it is served.
-const OPENAPI: &str = include_str!("../../docs/admin-openapi.json");
+pub(super) const OPENAPI: &str = include_str!("../../docs/admin-openapi.json");
 
-type Route = (Method, &'static str, MethodRouter<Arc<Office>>);
+pub(super) type Route = (Method, &'static str, MethodRouter<Arc<Office>>);
 
-fn routes() -> Vec<Route> {
+pub(super) fn routes() -> Vec<Route> {
     vec![
         (Method::GET, "/v1/openapi.json", get(openapi)),
         (Method::GET, "/v1/status", get(status::status)),

@@ -44,6 +44,7 @@ pub(super) async fn status(State(office): State<Arc<Office>>) -> Json<api::Statu
     let probe = office.store().audit(None, 1).await;
     let store =
         api::StoreStatus { healthy: probe.is_ok(), detail: probe.err().map(|e| e.to_string()) };
+    let set_back = office.high_water.set_back(now);
     Json(api::Status {
         version: VERSION.to_owned(),
         revision: REVISION.to_owned(),
@@ -53,7 +54,7 @@ pub(super) async fn status(State(office): State<Arc<Office>>) -> Json<api::Statu
         tenants,
         document_servers: servers.collect(),
         store,
-        warnings: Vec::new(),
+        warnings: set_back.iter().map(ToString::to_string).collect(),
     })
 }
 

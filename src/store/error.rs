@@ -66,6 +66,11 @@ pub enum StoreError {
     #[error("{id} belongs to {file}:{line}; change it there")]
     Declared { id: String, file: String, line: u64 },
     #[error(
+        "{id} was stated by the signed file {file}, and only another signed file changes it; take \
+         it out of {other}"
+    )]
+    Signed { id: String, file: String, other: String },
+    #[error(
         "the key of the licence {licence} belongs to the licence {holder}, which the store holds \
          and no file states; give {licence} another key, or the id {holder}"
     )]
@@ -88,6 +93,7 @@ impl StoreError {
             Self::NotFound(_)
             | Self::Exists(_)
             | Self::Declared { .. }
+            | Self::Signed { .. }
             | Self::KeyTaken { .. }
             | Self::Target { .. } => false,
         }

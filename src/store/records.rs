@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use super::key::KeyHash;
 use crate::ledger::UserRecord;
 use crate::licence::Licence;
+use crate::signed;
 
 /// Who changes something, and when: every change has its entry in the audit log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +29,16 @@ pub enum Origin {
     },
     /// The store: administrators change it.
     Store,
+}
+
+impl Origin {
+    /// Whether it is a signed file: then only another signed file changes what it states.
+    pub fn is_signed(&self) -> bool {
+        match self {
+            Self::File { file, .. } => file.ends_with(signed::EXTENSION),
+            Self::Store => false,
+        }
+    }
 }
 
 /// A licence as the store holds it.

@@ -66,6 +66,9 @@ impl LicenceFile {
 pub struct Setup {
     config: Table,
     licences: Vec<LicenceFile>,
+    apps: Vec<Table>,
+    /// What a shell does before it becomes the gateway.
+    shell: Option<String>,
 }
 
 impl Setup {
@@ -73,7 +76,7 @@ impl Setup {
     /// connections and no grace for lost connections.
     pub fn before(upstream: SocketAddr) -> Self {
         let licence = LicenceFile::connections(DEFAULT_LICENCE, 2, 2);
-        Self { config: Table::new(), licences: vec![licence] }
+        Self { config: Table::new(), licences: vec![licence], apps: Vec::new(), shell: None }
             .set("document_server.addresses", vec![upstream.to_string()])
             .set("enforcement.reconnect_grace", "0s")
             .set("server.workers", 2)
@@ -94,6 +97,21 @@ impl Setup {
 
     pub fn licence(mut self, licence: LicenceFile) -> Self {
         self.licences.push(licence);
+        self
+    }
+
+    /// Who may call the validation API.
+    pub fn app(mut self, id: &str, api_key: &str) -> Self {
+        let mut app = Table::new();
+        app.insert("id".to_owned(), id.into());
+        app.insert("api_key".to_owned(), api_key.into());
+        self.apps.push(app);
+        self
+    }
+
+    /// Runs commands of a shell in the gateway's process before it starts.
+    pub fn shell(mut self, commands: &str) -> Self {
+        self.shell = Some(commands.to_owned());
         self
     }
 
@@ -131,6 +149,8 @@ impl Setup {
         }
         let licences = self.licences.iter().map(|licence| Value::Table(licence.0.clone()));
         let mut licence_file = Table::new();
+        let apps = self.apps.iter().cloned().map(Value::Table).collect();
+        licence_file.insert("app".to_owned(), Value::Array(apps));
         licence_file.insert("licence".to_owned(), Value::Array(licences.collect()));
         let write = |name: &str, table: &Table| {
             let path = folder.join(name);
@@ -160,12 +180,34 @@ pub fn seatgate(arguments: &[&str], folder: &Path) -> std::process::Output {
 }
 
 fn command(folder: &Path) -> Command {
-    let mut command = Command::new(BINARY);
+    clean(Command::new(BINARY), folder)
+}
+
+/// A command without what would reach it from the test's own environment.
+fn clean(mut command: Command, folder: &Path) -> Command {
     command.current_dir(folder).stdin(Stdio::null());
     for name in ["RUST_LOG", "STATE_DIRECTORY", "RUNTIME_DIRECTORY", "NOTIFY_SOCKET"] {
         command.env_remove(name);
     }
     command
+}
+
+/// Starts the gateway; what it writes goes to files in `folder`.
+fn spawn(folder: &Path, config: &Path, shell: Option<&str>) -> Child {
+    let log = |name| {
+        let file = File::options().append(true).create(true).open(folder.join(name));
+        file.expect("a log file")
+    };
+    let mut command = match shell {
+        None => command(folder),
+        Some(commands) => {
+            let mut shell = clean(Command::new("sh"), folder);
+            shell.arg("-c").arg(format!("{commands}; exec \"$0\" \"$@\"")).arg(BINARY);
+            shell
+        }
+    };
+    command.arg("--config").arg(config).arg("run");
+    command.stdout(log("stdout")).stderr(log("stderr")).spawn().expect("the binary starts")
 }
 
 /// A port that was free a moment ago.
@@ -182,6 +224,7 @@ pub struct Gateway {
     pub ops: SocketAddr,
     child: Child,
     folder: TempDir,
+    shell: Option<String>,
 }
 
 impl Gateway {
@@ -207,16 +250,9 @@ impl Gateway {
             let folder = tempfile::tempdir().expect("a temporary folder");
             let (addr, ops) = (free_address(), free_address());
             let config = setup.write(folder.path(), addr, ops);
-            let log = |name| File::create(folder.path().join(name)).expect("a log file");
-            let child = command(folder.path())
-                .arg("--config")
-                .arg(config)
-                .arg("run")
-                .stdout(log("stdout"))
-                .stderr(log("stderr"))
-                .spawn()
-                .expect("the binary starts");
-            let mut gateway = Self { addr, ops, child, folder };
+            let child = spawn(folder.path(), &config, setup.shell.as_deref());
+            let shell = setup.shell.clone();
+            let mut gateway = Self { addr, ops, child, folder, shell };
             match gateway.wait_until_ready().await {
                 Ok(()) => return gateway,
                 Err(reason) => {
@@ -226,6 +262,49 @@ impl Gateway {
             }
         }
         unreachable!("the loop ends by returning or panicking")
+    }
+
+    /// A gateway with the configuration that is shipped, but for ports and folders.
+    pub async fn shipped() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let conf = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
+        let (addr, ops) = (free_address(), free_address());
+        let text = fs::read_to_string(conf.join("seatgate.toml")).expect("the configuration");
+        let text = [
+            ("\"0.0.0.0:8080\"", format!("\"{addr}\"")),
+            ("\"127.0.0.1:9180\"", format!("\"{ops}\"")),
+            ("state_directory = \"data\"", "state_directory = \"state\"".to_owned()),
+        ]
+        .iter()
+        .fold(text, |text, (from, to)| {
+            assert!(text.contains(from), "{from}");
+            text.replace(from, to)
+        });
+        let config = folder.path().join("seatgate.toml");
+        fs::write(&config, text).expect("a file is written");
+        fs::copy(conf.join("licences.toml"), folder.path().join("licences.toml")).expect("a copy");
+        let child = spawn(folder.path(), &config, None);
+        let mut gateway = Self { addr, ops, child, folder, shell: None };
+        gateway.wait_until_ready().await.expect("the shipped configuration starts");
+        gateway
+    }
+
+    /// Kills the process as a crash would.
+    pub fn crash(&mut self) {
+        self.child.kill().expect("the child can be killed");
+        self.child.wait().expect("the child ends");
+    }
+
+    /// Starts it again in the same place, after it ended.
+    pub async fn start_again(&mut self) {
+        let config = self.folder.path().join("seatgate.toml");
+        self.child = spawn(self.folder.path(), &config, self.shell.as_deref());
+        self.wait_until_ready().await.expect("the gateway starts again");
+    }
+
+    /// The id of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     async fn wait_until_ready(&mut self) -> Result<(), String> {

@@ -13,6 +13,7 @@
 //! say to each other), the configuration file and the metrics.
 #![allow(dead_code, unreachable_pub, unused_imports)] // every test crate uses its own part
 
+pub mod admin;
 pub mod editor;
 pub mod frames;
 pub mod gateway;

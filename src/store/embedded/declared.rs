@@ -23,6 +23,9 @@ pub(super) fn apply(
     for stated in &declared.licences {
         let present = find_licence(connection, &stated.licence.id)?;
         let stated = stored_form(stated);
+        if let Some(present) = &present {
+            refuse_unsigned(present, &stated)?;
+        }
         if present.as_ref().is_none_or(|present| !says_the_same(present, &stated)) {
             to_write.push((present, stated));
         }
@@ -65,7 +68,24 @@ pub(super) fn apply(
     Ok(changed)
 }
 
-/// What no file states any more becomes the store's own.
+/// What was signed is not replaced by what is not.
+fn refuse_unsigned(present: &LicenceRecord, stated: &LicenceRecord) -> Result<(), StoreError> {
+    match (&present.origin, &stated.origin) {
+        (Origin::File { file, .. }, Origin::File { file: other, .. })
+            if present.origin.is_signed() && !stated.origin.is_signed() =>
+        {
+            Err(StoreError::Signed {
+                id: format!("the licence {}", stated.licence.id),
+                file: file.to_string(),
+                other: other.to_string(),
+            })
+        }
+        (Origin::File { .. } | Origin::Store, _) => Ok(()),
+    }
+}
+
+/// What no file states any more becomes the store's own, but for licences of signed files: these
+/// would be anybody's to change then.
 fn leave(
     connection: &Connection,
     table: &str,
@@ -79,7 +99,8 @@ fn leave(
         statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect();
     let mut left = Vec::new();
     for (id, file) in declared? {
-        if stated.contains(&*id) {
+        let is_signed = table == "licences" && file.ends_with(crate::signed::EXTENSION);
+        if stated.contains(&*id) || is_signed {
             continue;
         }
         let sql = format!("UPDATE {table} SET file = NULL, line = NULL WHERE id = ?1");

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use super::{at, change, declared, licence, licences, now, open, user, users};
-use crate::licence::Licence;
+use crate::licence::{Licence, Quota};
 use crate::seat::SeatClass;
 use crate::store::{
-    AppRecord, Binding, Change, Declared, Origin, Sha256Hash, Store as _, StoreError, UsageRecord,
+    AppRecord, Binding, Change, Declared, LicenceRecord, Origin, Sha256Hash, Store as _,
+    StoreError, UsageRecord,
 };
 
 fn full(id: &str) -> Licence {
@@ -132,6 +133,30 @@ async fn files_add_and_change_and_never_delete() {
     let stolen = store.apply_declared(state(&[("l3", "k2")], &[]), change()).await;
     assert_eq!(stolen, Err(StoreError::KeyTaken { licence: "l3".into(), holder: "l1".into() }));
     assert_eq!(store.licence("l3").await.unwrap(), None, "nothing was applied");
+}
+
+#[tokio::test]
+async fn what_was_signed_is_changed_by_signed_files_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let state = |file: &str, users| {
+        let terms =
+            Licence { quota: Quota { users_count: users, ..Quota::default() }, ..licence("l") };
+        let origin = Origin::File { file: file.into(), line: 1 };
+        let licences = vec![LicenceRecord { origin, ..declared(&store, terms, "") }];
+        store.apply_declared(Declared { licences, apps: Vec::new() }, change())
+    };
+    let users = async || store.licence("l").await.unwrap().unwrap().licence.quota.users_count;
+    state("a.jws", 1).await.unwrap();
+    state("b.jws", 2).await.unwrap();
+    assert!(matches!(state("licences.toml", 3).await, Err(StoreError::Signed { .. })));
+    // Nor does it become anybody's when its file is gone.
+    assert!(store.apply_declared(Declared::default(), change()).await.unwrap().is_empty());
+    let refused = store.change_terms(licence("l"), change()).await;
+    assert!(matches!(refused, Err(StoreError::Declared { .. })));
+    assert!(matches!(state("licences.toml", 3).await, Err(StoreError::Signed { .. })));
+    assert_eq!(users().await, 2);
+    assert!(store.revoke("l", String::new(), change()).await.unwrap());
 }
 
 #[tokio::test]
