@@ -184,9 +184,8 @@ async fn a_full_disk_refuses_what_is_new_and_serves_what_is_known() {
 
     // As soon as there is room again, everything works.
     let id = gateway.id().to_string();
-    let raised = std::process::Command::new("prlimit")
-        .args(["--pid", &id, "--fsize=unlimited"])
-        .status();
+    let raised =
+        std::process::Command::new("prlimit").args(["--pid", &id, "--fsize=unlimited"]).status();
     if raised.is_ok_and(|status| status.success()) {
         assert_eq!(reason(&gateway, "LIC-1", "after").await, "valid");
         gateway.admit(&Open::editor("d", "new")).await;

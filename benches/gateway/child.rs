@@ -9,9 +9,10 @@ use std::net::SocketAddr;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{ChildStdout, Command, ExitCode, Stdio};
-use std::sync::Mutex;
+
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rustix::process::{Pid, Signal};
 
 use crate::{Result, bare, upstream};
@@ -78,7 +79,7 @@ impl Child {
 
     /// The address that a role says it listens on.
     pub(crate) fn read_address(&self) -> Result<SocketAddr> {
-        let stdout = self.stdout.lock().map_err(|_| "a panic elsewhere")?.take();
+        let stdout = self.stdout.lock().take();
         let mut line = String::new();
         BufReader::new(stdout.ok_or("the address was read already")?).read_line(&mut line)?;
         Ok(line.trim().parse()?)
@@ -138,6 +139,7 @@ fn become_program(mut arguments: impl Iterator<Item = OsString>) -> Result<()> {
 }
 
 /// Ends this process when the parent's end of standard input closes.
+#[expect(clippy::disallowed_methods, reason = "the parent is gone: there is nobody to return to")]
 fn watch_parent() {
     std::thread::spawn(|| {
         let mut rest = Vec::new();
