@@ -210,7 +210,10 @@ fn large(_: &mut Criterion) {
     let time = |what: &str, count: u32, work: &mut dyn FnMut(u32)| {
         let started = Instant::now();
         (0..count).for_each(work);
-        println!("large: {what}: {:.1} µs", started.elapsed().as_secs_f64() * 1e6 / f64::from(count));
+        println!(
+            "large: {what}: {:.1} µs",
+            started.elapsed().as_secs_f64() * 1e6 / f64::from(count)
+        );
     };
     time("bound device, first time", 10, &mut |number| {
         let request = request("LIC-7", &format!("device-of-the-customer-{}", number + 1));

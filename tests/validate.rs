@@ -39,10 +39,7 @@ fn told(answer: &Answer) -> String {
     assert_eq!(answer.header("cache-control"), Some("no-store"));
     let keys: Vec<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
     if json["valid"] == true {
-        assert_eq!(
-            keys,
-            ["valid", "message", "licenceId", "issuedTo", "expiryDate", "features"]
-        );
+        assert_eq!(keys, ["valid", "message", "licenceId", "issuedTo", "expiryDate", "features"]);
         return format!("{} valid", answer.status);
     }
     assert_eq!(keys, ["valid", "reason", "message"]);
@@ -150,11 +147,7 @@ async fn bad_calls_get_the_documented_errors_and_bind_nothing() {
         (bare("OPTIONS").header("Origin", "https://a.example"), "405 invalid_request", "POST"),
         (bare("POST").body(large.clone()), "413 invalid_request", "64 KiB"),
         (with(&large), "413 invalid_request", "64 KiB"),
-        (
-            call(APP, API_KEY).chunks(vec![vec![b' '; 40_000]; 3]),
-            "413 invalid_request",
-            "64 KiB",
-        ),
+        (call(APP, API_KEY).chunks(vec![vec![b' '; 40_000]; 3]), "413 invalid_request", "64 KiB"),
         (call(APP, API_KEY).pattern(3_000_000), "413 invalid_request", "64 KiB"),
         (bare("POST").body(good()), "415 invalid_request", "Content-Type"),
         (typed(""), "415 invalid_request", "Content-Type"),
@@ -166,11 +159,7 @@ async fn bad_calls_get_the_documented_errors_and_bind_nothing() {
             "415 invalid_request",
             "Content-Type",
         ),
-        (
-            Call::post(PATH, "{").header("Content-Type", "application/json"),
-            "401 unauthorized",
-            "",
-        ),
+        (Call::post(PATH, "{").header("Content-Type", "application/json"), "401 unauthorized", ""),
         (json_to("nobody", API_KEY), "401 unauthorized", ""),
         (json_to(APP, "wrong"), "401 unauthorized", ""),
         (json_to(APP, ""), "401 unauthorized", ""),
@@ -381,7 +370,8 @@ async fn failures_are_limited_by_client_address() {
 async fn connections_carry_several_calls() {
     let gateway = setup().licence(licence("l")).start().await;
     let mut connection = support::http::Connection::open(gateway.addr).await.unwrap();
-    for call in [ask("LIC-l", "d"), ask("LIC-none", "d"), call(APP, "x").body("{}"), ask("LIC-l", "e")]
+    for call in
+        [ask("LIC-l", "d"), ask("LIC-none", "d"), call(APP, "x").body("{}"), ask("LIC-l", "e")]
     {
         connection.send(&call).await.unwrap();
     }

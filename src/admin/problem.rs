@@ -72,9 +72,9 @@ impl From<StoreError> for ApiError {
             StoreError::NotFound(what) => Self::NotFound(what),
             StoreError::Declared { id, file, line } => Self::Declared { id, file, line },
             error @ StoreError::Target { .. } => Self::Target(error.to_string()),
-            error @ (StoreError::Exists(_) | StoreError::KeyTaken { .. }) => {
-                Self::Conflict(error.to_string())
-            }
+            error @ (StoreError::Exists(_)
+            | StoreError::KeyTaken { .. }
+            | StoreError::KeyRevoked { .. }) => Self::Conflict(error.to_string()),
             error @ (StoreError::Full
             | StoreError::ReadOnly
             | StoreError::Io(_)

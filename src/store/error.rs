@@ -65,11 +65,13 @@ pub enum StoreError {
     Exists(String),
     #[error("{id} belongs to {file}:{line}; change it there")]
     Declared { id: String, file: String, line: u64 },
-    #[error(
-        "the key of the licence {licence} belongs to the licence {holder}, which the store holds \
-         and no file states; give {licence} another key, or the id {holder}"
-    )]
+    #[error("the key of the licence {licence} belongs to the licence {holder}; choose another key")]
     KeyTaken { licence: String, holder: String },
+    #[error(
+        "the key of the licence {licence} belongs to the licence {holder}, which is revoked; \
+         choose another key, or reinstate {holder} first"
+    )]
+    KeyRevoked { licence: String, holder: String },
     #[error("{}: {detail}", .path.display())]
     Target { path: PathBuf, detail: String },
 }
@@ -89,6 +91,7 @@ impl StoreError {
             | Self::Exists(_)
             | Self::Declared { .. }
             | Self::KeyTaken { .. }
+            | Self::KeyRevoked { .. }
             | Self::Target { .. } => false,
         }
     }

@@ -128,11 +128,12 @@ pub trait Store: fmt::Debug + Send + Sync {
 
     /// Makes the store hold what the files state, and nothing else different: adds and changes,
     /// never deletes, never touches revocations, devices or users. What no file states any more
-    /// becomes the store's own. Gives the ids of the licences that changed.
+    /// becomes the store's own; only its key goes to another licence, where a file says so. Gives
+    /// the ids of the licences that changed.
     ///
     /// # Errors
-    /// [`StoreError::KeyTaken`]: a stated key belongs to a licence that no file states. Nothing
-    /// was applied then.
+    /// [`StoreError::KeyRevoked`]: a stated key belongs to another licence, which is revoked.
+    /// Nothing was applied then.
     async fn apply_declared(&self, declared: Declared, change: Change) -> Result<Vec<Arc<str>>>;
 
     // --- administration ---

@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::request::Problem;
 use crate::config::Language;
-use crate::license_answer::write_date;
 use crate::licence::Licence;
+use crate::license_answer::write_date;
 
 /// Why a licence key is not valid, or the call cannot be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,9 +64,7 @@ impl Refusal {
                 ("已达到最大设备数量限制", "The maximum number of devices has been reached")
             }
             Self::ServerError => ("服务器内部错误", "Internal server error"),
-            Self::Unauthorized => {
-                ("应用ID或API密钥无效", "The app id or the API key is not valid")
-            }
+            Self::Unauthorized => ("应用ID或API密钥无效", "The app id or the API key is not valid"),
             Self::RateLimited { .. } => {
                 ("失败的请求过多，请稍后再试", "Too many failed requests, try again later")
             }

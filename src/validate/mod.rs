@@ -75,9 +75,8 @@ impl Desk {
         let found = id.and_then(|id| self.registrar.registry().app(id));
         let presented: [u8; 32] = Sha256::digest(api_key.unwrap_or_default()).into();
         let nobody = ([0; 32], None);
-        let (current, previous) = found
-            .as_ref()
-            .map_or(nobody, |app| (app.api_key.0, app.previous));
+        let (current, previous) =
+            found.as_ref().map_or(nobody, |app| (app.api_key.0, app.previous));
         let (old, until) =
             previous.map_or(([0; 32], Timestamp::MIN), |old| (old.api_key.0, old.until));
         let still_good = Choice::from(u8::from(now < until));

@@ -26,7 +26,9 @@ pub struct ValidationRequest {
 
 impl fmt::Debug for ValidationRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ValidationRequest").field("device_id", &self.device_id).finish_non_exhaustive()
+        f.debug_struct("ValidationRequest")
+            .field("device_id", &self.device_id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -199,10 +201,7 @@ mod tests {
             (r#"{"licenceKey":"k","deviceId":["d"]}"#, Err(Problem::NotAString(DeviceId))),
             (r#"{"licenceKey":"","deviceId":"d"}"#, Err(Problem::Empty(LicenceKey))),
             (r#"{"licenceKey":"k","deviceId":""}"#, Err(Problem::Empty(DeviceId))),
-            (
-                r#"{"licenceKey":"k","deviceId":"d","deviceId":"d"}"#,
-                Err(Problem::Twice(DeviceId)),
-            ),
+            (r#"{"licenceKey":"k","deviceId":"d","deviceId":"d"}"#, Err(Problem::Twice(DeviceId))),
             (
                 r#"{"licenceKey":"k","licence\u004bey":"k","deviceId":"d"}"#,
                 Err(Problem::Twice(LicenceKey)),

@@ -87,7 +87,11 @@ async fn apps_are_known_by_their_keys() {
         (Some("other"), Some("key of other"), later, None),
     ] {
         let (app, key) = (app.map(str::as_bytes), key.map(str::as_bytes));
-        assert_eq!(office.desk.authenticate(app, key, when).as_deref(), expected, "{app:?} {key:?}");
+        assert_eq!(
+            office.desk.authenticate(app, key, when).as_deref(),
+            expected,
+            "{app:?} {key:?}"
+        );
     }
     assert_eq!(office.desk.authenticate(Some(b"\xff"), Some(b"new"), now()), None);
     office.registrar.remove_app("app", change()).await.unwrap();
