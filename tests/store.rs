@@ -300,22 +300,18 @@ async fn files_rule_what_they_state_and_nothing_else() {
     assert_eq!(reason(&gateway, "LIC-1", "three").await, "max_devices_reached");
     assert_eq!(reason(&gateway, "LIC-2", "one").await, "valid");
 
-    // A key is not taken away from a licence that no file states: the reload is refused whole.
-    let taken = toml("third", "LIC-1", "") + &toml("another", "LIC-3", "");
-    let file = gateway.folder().join("licences.toml");
-    fs::write(&file, fs::read_to_string(&file).unwrap() + &taken).unwrap();
-    fs::write(&file, format!("[[app]]\nid = \"{APP}\"\napi_key = \"{API_KEY}\"\n{taken}")).unwrap();
-    gateway.signal("HUP");
-    eventually("the reload is refused", async || {
-        gateway.log().contains("belongs to the licence").then_some(())
-    })
-    .await;
-    assert_eq!(reason(&gateway, "LIC-2", "one").await, "valid");
+    // A key goes where a file says; the licence that had it stays.
+    reload(&gateway, &toml("third", "LIC-1", "")).await;
+    assert_eq!(reason(&gateway, "LIC-1", "four").await, "valid");
+    assert_eq!(users(&gateway).await, ["a", "b"]);
+    reload(&gateway, &toml(id, "LIC-1", "users_count = 2\nmax_devices = 2")).await;
+    assert_eq!(reason(&gateway, "LIC-1", "five").await, "max_devices_reached");
 
     // A revocation is never undone by a file.
     gateway.stop().await;
     let revoke = "INSERT INTO revocations SELECT number, 0, 'test', '' FROM licences WHERE id = ?1";
     Connection::open(database(gateway.folder())).unwrap().execute(revoke, [id]).unwrap();
+    let file = gateway.folder().join("licences.toml");
     let text = toml(id, "LIC-1", "users_count = 9");
     let app = format!("[[app]]\nid = \"{APP}\"\napi_key = \"{API_KEY}\"\n");
     fs::write(&file, app + &text).unwrap();
@@ -324,6 +320,17 @@ async fn files_rule_what_they_state_and_nothing_else() {
     assert_eq!(license(&gateway).await["server"]["resultType"], 1);
     gateway.refuse(&Open::editor("d", "a")).await;
     assert_eq!(gateway.admissions("editor", "rejected", "licence_revoked").await, 1.0);
+    let renamed = toml("renamed", "LIC-1", "");
+    let whole = fs::read_to_string(&file).unwrap();
+    fs::write(&file, format!("[[app]]\nid = \"{APP}\"\napi_key = \"{API_KEY}\"\n{renamed}"))
+        .unwrap();
+    gateway.signal("HUP");
+    eventually("the reload is refused", async || {
+        gateway.log().contains("which is revoked").then_some(())
+    })
+    .await;
+    assert_eq!(reason(&gateway, "LIC-1", "one").await, "licence_revoked");
+    fs::write(&file, whole).unwrap();
 }
 
 #[tokio::test]

@@ -2,10 +2,11 @@
 
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::peers::Peer;
@@ -54,9 +55,8 @@ impl Counters {
 
     fn fail(&self, error: &dyn std::fmt::Display) {
         self.errors.fetch_add(1, Ordering::Relaxed);
-        if let Ok(mut first) = self.first_error.lock() {
-            first.get_or_insert_with(|| error.to_string());
-        }
+        let mut first = self.first_error.lock();
+        first.get_or_insert_with(|| error.to_string());
     }
 }
 
@@ -122,7 +122,7 @@ where
     });
     // The clients' connections end with the runtime.
     drop(runtime);
-    let first_error = counters.first_error.lock().ok().and_then(|mut first| first.take());
+    let first_error = counters.first_error.lock().take();
     if let Some(error) = &first_error {
         eprintln!("  a client failed: {error}");
     }

@@ -74,7 +74,8 @@ impl From<StoreError> for ApiError {
             error @ StoreError::Target { .. } => Self::Target(error.to_string()),
             error @ (StoreError::Exists(_)
             | StoreError::Signed { .. }
-            | StoreError::KeyTaken { .. }) => Self::Conflict(error.to_string()),
+            | StoreError::KeyTaken { .. }
+            | StoreError::KeyRevoked { .. }) => Self::Conflict(error.to_string()),
             error @ (StoreError::Full
             | StoreError::ReadOnly
             | StoreError::Io(_)

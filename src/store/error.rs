@@ -70,11 +70,13 @@ pub enum StoreError {
          it out of {other}"
     )]
     Signed { id: String, file: String, other: String },
-    #[error(
-        "the key of the licence {licence} belongs to the licence {holder}, which the store holds \
-         and no file states; give {licence} another key, or the id {holder}"
-    )]
+    #[error("the key of the licence {licence} belongs to the licence {holder}; choose another key")]
     KeyTaken { licence: String, holder: String },
+    #[error(
+        "the key of the licence {licence} belongs to the licence {holder}, which is revoked; \
+         choose another key, or reinstate {holder} first"
+    )]
+    KeyRevoked { licence: String, holder: String },
     #[error("{}: {detail}", .path.display())]
     Target { path: PathBuf, detail: String },
 }
@@ -95,6 +97,7 @@ impl StoreError {
             | Self::Declared { .. }
             | Self::Signed { .. }
             | Self::KeyTaken { .. }
+            | Self::KeyRevoked { .. }
             | Self::Target { .. } => false,
         }
     }

@@ -128,13 +128,14 @@ pub trait Store: fmt::Debug + Send + Sync {
 
     /// Makes the store hold what the files state, and nothing else different: adds and changes,
     /// never deletes, never touches revocations, devices or users. What no file states any more
-    /// becomes the store's own, but for licences of signed files, which stay as they were signed.
-    /// Gives the ids of the licences that changed.
+    /// becomes the store's own, but for licences of signed files, which stay as they were signed;
+    /// only its key goes to another licence, where a file says so. Gives the ids of the licences
+    /// that changed.
     ///
     /// # Errors
-    /// [`StoreError::KeyTaken`]: a stated key belongs to a licence that no file states. Nothing
-    /// was applied then. [`StoreError::Signed`]: the same, for a licence that a signed file stated
-    /// and that a file without a signature states now.
+    /// [`StoreError::KeyRevoked`]: a stated key belongs to another licence, which is revoked.
+    /// [`StoreError::Signed`]: a licence that a signed file stated, or its key, is stated by a file
+    /// without a signature. Nothing was applied then.
     async fn apply_declared(&self, declared: Declared, change: Change) -> Result<Vec<Arc<str>>>;
 
     // --- administration ---

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, params};
 
-use super::licences::{find_app, put, put_app, tell};
+use super::licences::{find_app, holder_of, put, put_app, tell};
 use super::rows::{find_licence, note};
 use crate::licence::Licence;
 use crate::store::Result;
@@ -40,6 +40,9 @@ pub(super) fn apply(
                 .prepare_cached("UPDATE licences SET key_hash = NULL WHERE id = ?1")?
                 .execute([&present.licence.id])?;
         }
+    }
+    for (_, stated) in &to_write {
+        changed.extend(take_key(connection, stated, change)?);
     }
     for (present, stated) in to_write {
         put(connection, &stated)?;
@@ -82,6 +85,41 @@ fn refuse_unsigned(present: &LicenceRecord, stated: &LicenceRecord) -> Result<()
         }
         (Origin::File { .. } | Origin::Store, _) => Ok(()),
     }
+}
+
+/// Takes a stated key from the licence beside the files that has it: an id was changed in a file.
+/// Gives that licence's id.
+///
+/// # Errors
+/// [`StoreError::KeyRevoked`]: with another id, the key of a revoked licence would be good again.
+fn take_key(
+    connection: &Connection,
+    stated: &LicenceRecord,
+    change: &Change,
+) -> Result<Option<Arc<str>>, StoreError> {
+    let Some(key) = stated.key else { return Ok(None) };
+    let id = &stated.licence.id;
+    let Some(holder) = holder_of(connection, key)?.filter(|holder| **holder != **id) else {
+        return Ok(None);
+    };
+    let found = find_licence(connection, &holder)?;
+    if let Some(found) = &found {
+        refuse_unsigned(found, stated)?;
+    }
+    if found.is_some_and(|found| found.licence.revoked) {
+        return Err(StoreError::KeyRevoked { licence: id.to_string(), holder });
+    }
+    connection
+        .prepare_cached("UPDATE licences SET key_hash = NULL WHERE id = ?1")?
+        .execute([&holder])?;
+    note(
+        connection,
+        change,
+        "licence.key",
+        &holder,
+        &format!("its key is the licence {id}'s now"),
+    )?;
+    Ok(Some(holder.into()))
 }
 
 /// What no file states any more becomes the store's own, but for licences of signed files: these

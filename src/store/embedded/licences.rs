@@ -61,7 +61,11 @@ pub(super) fn put(connection: &Connection, record: &LicenceRecord) -> Result<(),
     }
 }
 
-fn holder_of(connection: &Connection, key: KeyHash) -> Result<Option<String>, StoreError> {
+/// Which licence has a key.
+pub(super) fn holder_of(
+    connection: &Connection,
+    key: KeyHash,
+) -> Result<Option<String>, StoreError> {
     let mut statement = connection.prepare_cached("SELECT id FROM licences WHERE key_hash = ?1")?;
     Ok(statement.query_row([key.0], |row| row.get(0)).optional()?)
 }

@@ -101,8 +101,8 @@ async fn files_add_and_change_and_never_delete() {
     let noted = store.audit(None, 99).await.unwrap();
     assert_eq!(noted.len(), 3, "{noted:?}");
 
-    store.revoke("l1", String::new(), change()).await.unwrap();
     store.bind_device("l1", b"x", now()).await.unwrap();
+    store.revoke("l1", String::new(), change()).await.unwrap();
     assert_eq!(apply(both()).await, [""; 0]);
     assert!(store.licence("l1").await.unwrap().unwrap().licence.revoked);
 
@@ -129,10 +129,16 @@ async fn files_add_and_change_and_never_delete() {
     store.change_terms(licence("l1"), change()).await.unwrap();
     store.remove_app("a", change()).await.unwrap();
 
-    // A key that a licence beside the files has is not taken away from it.
-    let stolen = store.apply_declared(state(&[("l3", "k2")], &[]), change()).await;
-    assert_eq!(stolen, Err(StoreError::KeyTaken { licence: "l3".into(), holder: "l1".into() }));
+    // A key under another id would undo the revocation of l1.
+    let taken = store.apply_declared(state(&[("l3", "k2")], &[]), change()).await;
+    assert_eq!(taken, Err(StoreError::KeyRevoked { licence: "l3".into(), holder: "l1".into() }));
     assert_eq!(store.licence("l3").await.unwrap(), None, "nothing was applied");
+    // Otherwise the file has its way, and the licence stays without its key.
+    store.reinstate("l1", change()).await.unwrap();
+    assert_eq!(apply(state(&[("l3", "k2")], &[])).await, ["l1", "l2", "l3"]);
+    assert_eq!(store.licence("l1").await.unwrap().unwrap().key, None);
+    assert_eq!(store.devices_bound(vec!["l1".into()]).await.unwrap(), [1]);
+    assert_eq!(apply(state(&[("l3", "k2")], &[])).await, [""; 0]);
 }
 
 #[tokio::test]
