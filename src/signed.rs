@@ -11,6 +11,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::pkcs8::{
     DecodePrivateKey as _, DecodePublicKey as _, EncodePrivateKey as _, EncodePublicKey as _,
+    KeypairBytes,
 };
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use jiff::Timestamp;
@@ -127,7 +128,9 @@ pub fn generate() -> Result<SigningKey, getrandom::Error> {
 
 /// The private key in PKCS#8 PEM.
 pub fn private_pem(key: &SigningKey) -> Option<String> {
-    key.to_pkcs8_pem(LineEnding::LF).ok().map(|pem| pem.to_string())
+    // Without the public half, which OpenSSL does not read in a private key.
+    let bytes = KeypairBytes { secret_key: key.to_bytes(), public_key: None };
+    bytes.to_pkcs8_pem(LineEnding::LF).ok().map(|pem| pem.to_string())
 }
 
 /// The public key in PEM.
