@@ -1,9 +1,9 @@
 //! The latest instant that this installation has known, for licences of signed files: a clock that
 //! is set back would make them last longer.
 //!
-//! While the clock is behind the mark by more than [`TOLERANCE`], such licences have not started
+//! While the clock is behind the mark by more than `TOLERANCE`, such licences have not started
 //! yet: nobody new is let in by them, and whoever works goes on. What the mark follows is a clock
-//! that has run on for [`SETTLED`], so that a wrong clock which is soon set right leaves no trace;
+//! that has run on for `SETTLED`, so that a wrong clock which is soon set right leaves no trace;
 //! nor is a file believed to be signed in the future. Without signed licences nothing is kept.
 
 use std::fs::{self, File};
