@@ -207,10 +207,11 @@ impl Session {
         facts: &SessionFacts,
         terms: &Terms<'_>,
     ) -> Verdict {
-        // A second open like one under way is answered by the same seat.
+        // A second open like one under way is answered by the same seat, and by a reply too many.
         let counted_as = class.session_class();
         if self.pending.iter().any(|one| one.facts == *facts && one.class == counted_as) {
-            return pass(Report::admitted(class.session_class(), facts), None);
+            self.overlapped = true;
+            return pass(Report::admitted(counted_as, facts), None);
         }
         let held = self.seat();
         let under_way = self.pending.iter().filter_map(|pending| pending.seat.as_ref());
