@@ -116,7 +116,8 @@ fn decisions(c: &mut Criterion) {
                 let request = asker.request(&known.next(), None);
                 let seat = seats.admit(request, Some(&terms), now);
                 if let Ok(seat) = seat {
-                    black_box(seat.confirm(Some("GSGQ-0123456789-AAAA"), Some(&terms), now));
+                    let _ =
+                        black_box(seat.confirm(Some("GSGQ-0123456789-AAAA"), Some(&terms), now));
                 }
             });
         });

@@ -14,17 +14,14 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::Instrument as _;
 
+use super::judge::{self, Reply};
 use super::polling::Upgrade;
 use super::pump::{Inspect, Peer, Pump, PumpEvent};
 use super::site::{Shared, Tenant};
-use crate::admission::Reason;
 use crate::clock;
 use crate::ledger::{CloseReason, Seat, SeatWatch};
-use crate::ops::metrics::Outcome;
-use crate::seat::SeatKind;
 use crate::session::inspect::{Event, Flow, Inspector, Violation};
-use crate::session::{Decision, ReplyVerdict, Report, Session, Stored, Verdict};
-use crate::tenant::Mode;
+use crate::session::{Session, Verdict};
 use crate::wire::coauthoring::{DisconnectCode, disconnect_reason};
 use crate::wire::packet::DISCONNECT;
 use crate::wire::payload;
@@ -36,9 +33,6 @@ const CLIENT_IDLE: Duration = Duration::from_secs(90);
 
 /// How long a peer has to take our last words, or to finish its own.
 const LINGER: Duration = Duration::from_secs(5);
-
-/// How long a connection stands still for the store.
-const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Both directions' inspectors.
 struct Inspectors {
@@ -275,20 +269,11 @@ where
 
     async fn on_auth(&mut self) -> Option<End> {
         let tenant = self.shared.present(&self.tenant);
-        let terms = tenant.terms(clock::now());
-        let verdict = self.session.lock().on_auth(self.pump.inspect.client.text(), &terms);
-        match verdict {
-            Verdict::Ignore => self.pump.inspect.client.pass_held(),
-            Verdict::Pass(report) => {
-                report_admission(&self.shared, &self.tenant, &report);
-                self.pump.inspect.client.pass_held();
-            }
-            Verdict::Replace(report, text) => {
-                report_admission(&self.shared, &self.tenant, &report);
-                self.pump.inspect.client.replace_held(text.as_bytes());
-            }
-            Verdict::Refuse(report, code) => {
-                report_admission(&self.shared, &self.tenant, &report);
+        let text = self.pump.inspect.client.text();
+        match judge::auth(&self.shared, &tenant, &self.session, text).await {
+            Verdict::Ignore | Verdict::Pass(_) => self.pump.inspect.client.pass_held(),
+            Verdict::Replace(_, text) => self.pump.inspect.client.replace_held(text.as_bytes()),
+            Verdict::Refuse(_, code) => {
                 self.session.lock().end();
                 self.dismiss(code).await;
                 return Some(End::Refused);
@@ -299,25 +284,16 @@ where
 
     async fn on_reply(&mut self) -> Option<End> {
         let tenant = self.shared.present(&self.tenant);
-        let terms = tenant.terms(clock::now());
         let text = self.pump.inspect.server.text();
-        let replied = self.session.lock().on_reply(text, &terms, &self.shared.ledger);
-        if replied.corrected {
-            self.shared.metrics.count_correction(&tenant.name);
-        }
-        match replied.verdict {
-            ReplyVerdict::Pass => self.pump.inspect.server.pass_held(),
-            ReplyVerdict::Store(stored) => {
-                if !store(&self.shared, &tenant, stored).await {
-                    self.session.lock().end();
-                    self.dismiss(DisconnectCode::AccessDenied).await;
-                    return Some(End::Refused);
-                }
-                self.pump.inspect.server.pass_held();
+        match judge::reply(&self.shared, &tenant, &self.session, text).await {
+            Reply::Pass => self.pump.inspect.server.pass_held(),
+            Reply::Replace(text) => self.pump.inspect.server.replace_held(text.as_bytes()),
+            Reply::Refuse => {
+                self.session.lock().end();
+                self.dismiss(DisconnectCode::AccessDenied).await;
+                return Some(End::Refused);
             }
-            ReplyVerdict::Replace(text) => self.pump.inspect.server.replace_held(text.as_bytes()),
-            ReplyVerdict::Forbid => {
-                tracing::warn!("the document server accepted an open that nobody judged");
+            Reply::Forbid => {
                 self.dismiss(DisconnectCode::AccessDenied).await;
                 return Some(End::Violation);
             }
@@ -428,79 +404,6 @@ where
 pub fn farewell_packets(code: DisconnectCode) -> Vec<u8> {
     let reason = disconnect_reason(code, code.description());
     payload::join([reason.as_bytes(), DISCONNECT.as_bytes()])
-}
-
-/// Counts a decision about an open, and logs it.
-pub fn report_admission(shared: &Shared, tenant: &Tenant, report: &Report) {
-    let outcome = match report.decision {
-        Decision::Admitted => Outcome::Admitted,
-        Decision::Rejected => Outcome::Rejected,
-        Decision::ViewOnly => Outcome::ViewOnly,
-        Decision::Observed => Outcome::Observed,
-    };
-    shared.metrics.count_admission(&tenant.name, report.class, outcome, report.reason);
-    tracing::info!(
-        tenant = &*tenant.name,
-        document = %report.document,
-        user = %report.user,
-        class = report.class.label(),
-        outcome = outcome.label(),
-        reason = report.reason.map_or("none", Reason::label),
-        "admission"
-    );
-    warn(shared, tenant, report);
-}
-
-/// Warns of refusals, and of seats that run short.
-fn warn(shared: &Shared, tenant: &Tenant, report: &Report) {
-    let now = clock::now();
-    if let Some(reason) = report.reason {
-        shared.warnings.refused(&tenant.name, &tenant.licence_id, reason, now);
-        return;
-    }
-    let (Some(licence), Some(class)) = (tenant.licence(), report.class.seat_class()) else {
-        return;
-    };
-    let kind = SeatKind::of(class, licence.quota.metering());
-    let usage = tenant.seats.usage(now);
-    let used = usage.iter().find(|usage| usage.kind == kind).map(|usage| usage.used);
-    if let (Some(used), Some(limit)) = (used, tenant.limit(kind)) {
-        let percent = shared.site.load().warning_percent;
-        let (name, licence) = (&tenant.name, &tenant.licence_id);
-        shared.warnings.seats_taken(name, licence, kind, (used, limit), percent, now);
-    }
-}
-
-/// Makes a newly counted user durable before the reply that lets them work passes on; `false` if
-/// it must not pass, because a crash would forget the user.
-///
-/// Whom the store knows from before goes on without it, as does everybody while the tenant is
-/// only observed.
-pub async fn store(shared: &Shared, tenant: &Tenant, stored: Stored) -> bool {
-    let Stored { seats, record } = stored;
-    let now = clock::now();
-    let store = shared.registrar.store();
-    match timeout(STORE_TIMEOUT, store.put_user(seats.licence_id(), &record, now)).await {
-        Ok(Ok(())) => {
-            seats.stored(&record);
-            return true;
-        }
-        Ok(Err(error)) => tracing::error!(%error, "a user cannot be stored"),
-        Err(_) => tracing::error!(after = ?STORE_TIMEOUT, "a user was not stored in time"),
-    }
-    let observed = tenant.policy.mode == Mode::Observe;
-    if !observed && seats.unstored(&record, now) {
-        return true;
-    }
-    let report = Report {
-        class: record.class.session_class(),
-        decision: if observed { Decision::Observed } else { Decision::Rejected },
-        reason: Some(Reason::StoreUnavailable),
-        user: record.user.to_string(),
-        document: String::new(),
-    };
-    report_admission(shared, tenant, &report);
-    observed
 }
 
 /// Waits until a session that began by polling is refused there; for ever for any other.

@@ -13,6 +13,7 @@
 //! | [`handshake`], [`pump`] | WebSockets: the handshake, and the loop between two streams |
 //! | [`tunnel`] | a WebSocket's own task, out of Pingora's hands |
 //! | [`coauthoring`] | a co-authoring connection: the session's verdicts carried out |
+//! | [`judge`] | the messages that open a session, judged for both transports |
 //! | [`polling`] | the polling transport |
 //! | [`exchange`] | requests that Pingora's proxy does not carry |
 //! | [`body`] | request bodies that are read whole |
@@ -26,6 +27,7 @@ pub mod command;
 pub mod exchange;
 pub mod front;
 pub mod handshake;
+pub mod judge;
 pub mod polling;
 pub mod proxy;
 pub mod pump;

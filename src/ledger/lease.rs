@@ -9,8 +9,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
+use super::authority::Confirmation;
 use super::seats::LicenceSeats;
-use super::users::UserRecord;
 use crate::admission::Reason;
 use crate::licence::Licence;
 use crate::seat::SeatClass;
@@ -148,17 +148,16 @@ impl Seat {
     /// than before. That takes the open to have been admitted by users, and `terms` to count by
     /// users still; otherwise nobody is counted, and a reserve is given back.
     ///
-    /// Returns what the store does not know yet. The caller writes that *before* it lets the
-    /// document server's reply go on to the client, so that no user works who would be forgotten
-    /// by a crash, and then says so with [`LicenceSeats::stored`]; until then every open of the
-    /// user returns the record again, for opens side by side must all wait for it.
-    #[must_use = "the record is to be stored before the reply goes on"]
+    /// Returns what is to be done *before* the document server's reply goes on to the client: an
+    /// authority to be told, or a record that the store does not know yet, so that no user works
+    /// who would be forgotten by a crash. [`LicenceSeats::stored`] says that it was written; until
+    /// then every open of the user returns the record again, for opens side by side must all wait.
     pub fn confirm(
         &self,
         session_id: Option<&str>,
         terms: Option<&Licence>,
         now: Timestamp,
-    ) -> Option<UserRecord> {
+    ) -> Confirmation {
         self.licence.confirm(&self.sitting, session_id, terms, now)
     }
 

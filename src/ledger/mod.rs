@@ -6,6 +6,8 @@
 //! | `seats` | [`LicenceSeats`]: one licence's seats behind one lock, and the atomic admission |
 //! | `lease` | [`Seat`]: a seat in the hands of a connection, given back when dropped |
 //! | `state` | what the lock guards: seats, sessions, users; every count |
+//! | `authority` | who decides when this process does not count alone |
+//! | `shared` | asking an authority; seats that pass from process to process |
 //! | `grace` | the seats that are kept for a reconnect, and until when |
 //! | `users` | the unique users of a class: counted, in reserve, expired |
 //! | `table` | the hash table under it, which has no slow moment |
@@ -16,9 +18,11 @@
 //!
 //! May not know HTTP, Pingora, files or the clock.
 
+mod authority;
 mod grace;
 mod lease;
 mod seats;
+mod shared;
 mod state;
 mod table;
 #[cfg(test)]
@@ -32,6 +36,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use jiff::Timestamp;
 use parking_lot::RwLock;
 
+pub use authority::{
+    Accepted, Ask, Authority, Confirmation, Denied, Granted, SeatState, Unconfirmed,
+};
 pub use lease::{CloseReason, Occupant, Seat, SeatId, SeatWatch};
 pub use seats::{KindUsage, LicenceSeats, Phase, Refusal, SeatInfo, SeatRequest, UserList};
 pub use users::{CountedUser, UserRecord};

@@ -2,7 +2,7 @@
 //!
 //! One lock guards the licence; an operation is one step under it, and the lock is never held
 //! across an await, nor for longer than a piece of a list. Knows nothing of HTTP, files or the
-//! clock: `now` is an argument everywhere.
+//! clock: `now` is an argument everywhere. What an [`Authority`] is asked and told is in `shared`.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
+use super::authority::{Accepted, Authority, Confirmation, Granted};
 use super::lease::{CloseReason, Occupant, Seat, SeatId, Sitting};
 use super::state::{Held, Session, State};
 use super::users::{CountedUser, UserRecord};
@@ -25,7 +26,7 @@ const SESSION_ID_LIMIT_BYTES: usize = 256;
 const PIECE: u32 = 2_048;
 
 /// A connection asks for a seat.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct SeatRequest<'a> {
     pub class: SeatClass,
     pub occupant: Occupant,
@@ -33,7 +34,7 @@ pub struct SeatRequest<'a> {
     pub session_id: Option<&'a str>,
     /// The asking connection's own seat so far: it is left out of the count, and the new one
     /// takes its place. On a refusal it stays as it was.
-    pub replaces: Option<&'a Seat>,
+    pub replaces: Option<SeatId>,
     /// Observe only: take the seat in any case; [`Seat::observed`] has the reason against it.
     pub force: bool,
 }
@@ -91,10 +92,27 @@ pub struct UserList {
 /// The seats of one licence.
 #[derive(Debug)]
 pub struct LicenceSeats {
-    licence: Arc<str>,
+    pub(super) licence: Arc<str>,
     hasher: RandomState,
     next_id: Arc<AtomicU64>,
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
+}
+
+/// Who decides an open.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Decision {
+    /// The counts here.
+    Here,
+    /// An authority did: the seat has this id there.
+    Granted(SeatId, Granted),
+}
+
+/// Why no seat was taken.
+#[derive(Debug)]
+pub(super) enum NotTaken {
+    Refused(Refusal),
+    /// This one is to be asked.
+    Elsewhere(Arc<dyn Authority>),
 }
 
 impl LicenceSeats {
@@ -115,6 +133,8 @@ impl LicenceSeats {
     /// id and the user of a seat that is held, in grace or by a lingering connection, takes that
     /// seat over; the connection that had it is told [`CloseReason::Superseded`].
     ///
+    /// Where an [`Authority`] is set, nothing is decided here: see [`LicenceSeats::open`].
+    ///
     /// # Errors
     /// The refusal, by [`admission::decide`]; never with `force`.
     pub fn admit(
@@ -123,10 +143,26 @@ impl LicenceSeats {
         terms: Option<&Licence>,
         now: Timestamp,
     ) -> Result<Seat, Refusal> {
+        match self.take(request, terms, now, Decision::Here) {
+            Ok(seat) => Ok(seat),
+            Err(NotTaken::Refused(refusal)) => Err(refusal),
+            Err(NotTaken::Elsewhere(_)) => {
+                Err(Refusal { reason: Reason::StoreUnavailable, usage: Usage::default() })
+            }
+        }
+    }
+
+    /// Takes a seat, in one step with the decision unless that was made already.
+    pub(super) fn take(
+        self: &Arc<Self>,
+        request: SeatRequest<'_>,
+        terms: Option<&Licence>,
+        now: Timestamp,
+        decision: Decision,
+    ) -> Result<Seat, NotTaken> {
         let SeatRequest { class, mut occupant, session_id, replaces, force } = request;
         let hash = self.hash_user(&occupant.user);
         let mut session = self.session(session_id, &occupant.user);
-        let replaces = replaces.filter(|seat| Arc::ptr_eq(seat.licence(), self)).map(Seat::id);
 
         let mut state = self.state.lock();
         state.advance(now);
@@ -137,16 +173,26 @@ impl LicenceSeats {
             .filter(|id| Some(*id) != replaces)
             .and_then(|id| state.get(id));
 
-        let usage = usage_without(&state, class, &occupant.user, hash, own, twin);
-        let observed = match admission::decide(terms, class, usage, now) {
-            Ok(()) => None,
-            Err(reason) if force => Some(reason),
-            Err(reason) => return Err(Refusal { reason, usage }),
+        let (id, observed, prior) = match (decision, &state.authority) {
+            (Decision::Granted(id, granted), _) => (Some(id), granted.observed, Some(granted)),
+            (Decision::Here, Some(authority)) => {
+                return Err(NotTaken::Elsewhere(Arc::clone(authority)));
+            }
+            (Decision::Here, None) => {
+                let usage = usage_without(&state, class, &occupant.user, hash, own, twin);
+                match admission::decide(terms, class, usage, now) {
+                    Ok(()) => (None, None, None),
+                    Err(reason) if force => (None, Some(reason), None),
+                    Err(reason) => return Err(NotTaken::Refused(Refusal { reason, usage })),
+                }
+            }
         };
 
         let own_continued = own.filter(|own| own.sitting.occupant.user == occupant.user);
-        let established = [twin, own_continued].iter().flatten().any(|held| held.established);
-        let since = twin.or(own_continued).map_or(now, |held| held.sitting.since);
+        let established = [twin, own_continued].iter().flatten().any(|held| held.established)
+            || prior.is_some_and(|prior| prior.established);
+        let since = twin.or(own_continued).map(|held| held.sitting.since);
+        let since = since.or(prior.and_then(|prior| prior.since)).unwrap_or(now);
         if session.is_none() {
             session = own_continued
                 .and_then(|own| own.session.as_ref())
@@ -163,7 +209,7 @@ impl LicenceSeats {
         }
         let left_own = replaces.and_then(|id| state.remove(id));
         let left_twin = twin.and_then(|id| state.remove(id));
-        let id = SeatId(self.next_id.fetch_add(1, Ordering::Relaxed));
+        let id = id.unwrap_or_else(|| self.new_id());
         let close = Default::default();
         let sitting = Arc::new(Sitting { id, class, occupant, since, close });
         state.insert(Held {
@@ -173,6 +219,11 @@ impl LicenceSeats {
             established,
             kept_until: None,
         });
+        if state.arrived(id) {
+            // It was taken over elsewhere between the authority's yes and now.
+            state.remove(id);
+            sitting.close.ask(CloseReason::Superseded);
+        }
         drop(state);
 
         drop(left_own);
@@ -180,6 +231,10 @@ impl LicenceSeats {
             left.sitting.close.ask(CloseReason::Superseded);
         }
         Ok(Seat::new(Arc::clone(self), sitting, observed))
+    }
+
+    pub(super) fn new_id(&self) -> SeatId {
+        SeatId(self.next_id.fetch_add(1, Ordering::Relaxed))
     }
 
     /// How much is taken of each kind of seat, in the order of [`SeatKind::ALL`].
@@ -303,7 +358,13 @@ impl LicenceSeats {
         let mut state = self.state.lock();
         let Some(held) = state.get(id) else { return false };
         if held.kept_until.is_some() {
-            state.remove(id);
+            let authority = state.authority.clone();
+            let left = state.remove(id);
+            drop(state);
+            drop(left);
+            if let Some(authority) = authority {
+                authority.release(&self.licence, id);
+            }
         } else {
             held.sitting.close.ask(CloseReason::Operator);
         }
@@ -335,27 +396,43 @@ impl LicenceSeats {
         session_id: Option<&str>,
         terms: Option<&Licence>,
         now: Timestamp,
-    ) -> Option<UserRecord> {
+    ) -> Confirmation {
         let session = self.session(session_id, &sitting.occupant.user);
         let expires = terms
             .filter(|terms| terms.quota.metering() == Metering::Users)
             .map(|terms| user_expiry(now, terms.quota.users_expire_days).as_second());
         let mut state = self.state.lock();
         state.advance(now);
-        let row = state.establish(sitting.id, session)?;
-        let users = state.users.of_mut(sitting.class);
-        let Some(expires) = expires else {
-            users.release(row);
-            return None;
-        };
-        let (changed, unknown) = users.record(row, expires, sitting.occupant.anonymous);
-        state.version += u64::from(changed);
-        unknown.map(|CountedUser { user, expires, anonymous }| UserRecord {
-            class: sitting.class,
-            user,
-            expires,
-            anonymous,
-        })
+        let authority = state.authority.clone();
+        let row = state.establish(sitting.id, session);
+        let record = row.and_then(|row| {
+            let users = state.users.of_mut(sitting.class);
+            let Some(expires) = expires else {
+                users.release(row);
+                return None;
+            };
+            let (changed, unknown) = users.record(row, expires, sitting.occupant.anonymous);
+            state.version += u64::from(changed);
+            unknown.map(|CountedUser { user, expires, anonymous }| UserRecord {
+                class: sitting.class,
+                user,
+                expires,
+                anonymous,
+            })
+        });
+        drop(state);
+        let authority = authority.map(|authority| {
+            let user = expires.and_then(|expires| Timestamp::from_second(expires).ok());
+            let user = user.map(|expires| UserRecord {
+                class: sitting.class,
+                user: Arc::clone(&sitting.occupant.user),
+                expires,
+                anonymous: sitting.occupant.anonymous,
+            });
+            let session_id = session_id.map(str::to_owned);
+            (authority, Accepted { seat: sitting.id, session_id, user })
+        });
+        Confirmation { authority, record }
     }
 
     pub(super) fn lose(&self, id: SeatId, now: Timestamp, grace: Duration) {
@@ -365,14 +442,27 @@ impl LicenceSeats {
         let until = until.as_millisecond().saturating_add(i64::from(rest));
         let mut state = self.state.lock();
         state.advance(now);
+        let authority = state.authority.clone();
         let left = if grace.is_zero() { state.remove(id) } else { state.keep(id, until) };
+        let kept = state.get(id).is_some_and(|held| held.kept_until.is_some());
         drop(state);
         drop(left);
+        match authority {
+            Some(authority) if kept => authority.keep(&self.licence, id, grace),
+            Some(authority) => authority.release(&self.licence, id),
+            None => {}
+        }
     }
 
     pub(super) fn end(&self, id: SeatId) {
-        let left = self.state.lock().remove(id);
+        let mut state = self.state.lock();
+        let authority = state.authority.clone();
+        let left = state.remove(id);
+        drop(state);
         drop(left);
+        if let Some(authority) = authority {
+            authority.release(&self.licence, id);
+        }
     }
 
     /// Rows of users in memory, the expired ones included.
@@ -389,11 +479,11 @@ impl LicenceSeats {
 
     /// Keyed at random: user ids come from outside.
     #[expect(clippy::cast_possible_truncation, reason = "half of a hash is a hash")]
-    fn hash_user(&self, user: &str) -> u32 {
+    pub(super) fn hash_user(&self, user: &str) -> u32 {
         self.hasher.hash_one(user) as u32
     }
 
-    fn session(&self, id: Option<&str>, user: &str) -> Option<Session> {
+    pub(super) fn session(&self, id: Option<&str>, user: &str) -> Option<Session> {
         let id = id.filter(|id| !id.is_empty() && id.len() <= SESSION_ID_LIMIT_BYTES)?;
         Some(Session { key: self.hasher.hash_one((user, id)), id: id.into() })
     }

@@ -3,11 +3,12 @@
 //! Every change is one step here, and every count is exact after it. Knows no lock, no clock and
 //! no terms; [`super::seats`] does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::authority::Authority;
 use super::grace::Grace;
 use super::lease::{CloseReason, SeatId, Sitting};
 use super::table::Row;
@@ -72,6 +73,10 @@ pub(super) struct State {
     pub(super) users: PerClass<UserSet>,
     /// Grows whenever a list of counted users changed.
     pub(super) version: u64,
+    /// Who decides, if these counts do not.
+    pub(super) authority: Option<Arc<dyn Authority>>,
+    /// Seats that the authority is being asked for, and whether they were taken over since.
+    asking: HashMap<SeatId, bool>,
 }
 
 impl State {
@@ -83,7 +88,30 @@ impl State {
             sessions: BTreeMap::new(),
             users: PerClass { editor: UserSet::new(), live_viewer: UserSet::new() },
             version: 0,
+            authority: None,
+            asking: HashMap::new(),
         }
+    }
+
+    /// The authority is being asked for this seat.
+    pub(super) fn asks(&mut self, id: SeatId) {
+        self.asking.insert(id, false);
+    }
+
+    /// The answer about a seat is here, or nobody waits for it any more; `true` if the seat was
+    /// taken over in the meantime.
+    pub(super) fn arrived(&mut self, id: SeatId) -> bool {
+        !self.asking.is_empty() && self.asking.remove(&id) == Some(true)
+    }
+
+    /// A seat that is being asked for was taken over elsewhere; `false` if it is none of those.
+    pub(super) fn is_taken_over(&mut self, id: SeatId) -> bool {
+        self.asking.get_mut(&id).map(|taken| *taken = true).is_some()
+    }
+
+    /// All seats.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Held> {
+        self.seats.values().filter(|held| !self.is_over(held))
     }
 
     /// Brings all counts to `now`: ends the graces that are over, and the users' days.

@@ -3,6 +3,10 @@
 //! [`inspect`] finds the messages that matter in the bytes; [`Session`] decides about them. It
 //! holds the connection's seat, so that the seat ends with it, whatever way it ends.
 //!
+//! Who gets a seat may be decided by somebody who has to be asked. So a decision that needs one has
+//! two steps: [`Session::on_auth`] hands an [`Opening`] out, and [`Session::on_decided`] takes the
+//! answer in; the same with [`Session::on_reply`] and [`Session::on_corrected`].
+//!
 //! The rules (PRODUCT.md, "What a seat is"; WIRE.md sections 3 to 5):
 //! - every `auth` is judged anew, before the document server sees it;
 //! - a seat is taken before the `auth` passes, and confirmed when the server's reply says
@@ -12,6 +16,7 @@
 pub mod inspect;
 #[cfg(test)]
 mod tests;
+mod verdict;
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -23,14 +28,20 @@ use serde_json::Value;
 
 use crate::admission::Reason;
 use crate::config::TokenSecrets;
-use crate::ledger::{Ledger, LicenceSeats, Occupant, Seat, SeatRequest, UserRecord, ViewerGuard};
+use crate::ledger::{
+    Ledger, LicenceSeats, Occupant, Refusal, Seat, SeatId, SeatRequest, ViewerGuard,
+};
 use crate::licence::{Licence, Metering};
 use crate::seat::{SeatClass, SessionClass};
 use crate::tenant::{Mode, Policy, RefusalPolicy};
 use crate::token::{self, TokenError};
 use crate::wire::coauthoring::{
-    AuthError, AuthMessage, AuthPacket, AuthReply, DisconnectCode, SessionFacts, TokenKind,
+    AuthMessage, AuthPacket, AuthReply, DisconnectCode, SessionFacts, TokenKind,
 };
+
+pub use verdict::{Decision, Replied, ReplyVerdict, Report, Settlement, Verdict};
+
+use verdict::{pass, refuse, unreadable};
 
 /// `auth` messages of one connection that may await the server's reply at a time.
 const MAX_PENDING: usize = 8;
@@ -44,68 +55,6 @@ pub struct Terms<'a> {
     pub licence: Option<Arc<Licence>>,
     pub seats: &'a Arc<LicenceSeats>,
     pub now: Timestamp,
-}
-
-/// What is to become of an `auth`.
-#[derive(Debug)]
-pub enum Verdict {
-    /// The document server ignores it, and so do we.
-    Ignore,
-    /// It passes unchanged.
-    Pass(Report),
-    /// This text passes in its place.
-    Replace(Report, String),
-    /// It does not pass; the client is told the code, and the connection ends.
-    Refuse(Report, DisconnectCode),
-}
-
-/// A decision, for logs and metrics.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
-    pub class: SessionClass,
-    pub decision: Decision,
-    /// Why not, unless plainly admitted.
-    pub reason: Option<Reason>,
-    /// Empty if the message could not be read.
-    pub user: String,
-    pub document: String,
-}
-
-/// What was decided about an open; INTERFACE.md calls it the outcome.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Decision {
-    Admitted,
-    Rejected,
-    ViewOnly,
-    /// Admitted although it would have been refused: the tenant is only observed.
-    Observed,
-}
-
-/// What is to become of the server's reply to an `auth`.
-#[derive(Debug)]
-pub enum ReplyVerdict {
-    Pass,
-    /// It passes once this user is stored.
-    Store(Stored),
-    /// This text passes in its place.
-    Replace(String),
-    /// It must not reach the client: nobody judged what the server accepted. The connection ends.
-    Forbid,
-}
-
-/// The verdict about a reply.
-#[derive(Debug)]
-pub struct Replied {
-    pub verdict: ReplyVerdict,
-    /// The document server took the open for another class than it was counted as.
-    pub corrected: bool,
-}
-
-/// A user who was counted, and the licence they were counted under.
-#[derive(Debug)]
-pub struct Stored {
-    pub seats: Arc<LicenceSeats>,
-    pub record: UserRecord,
 }
 
 /// What the connection has, as far as the document server has accepted it.
@@ -129,6 +78,61 @@ struct Pending {
     notice: Option<u8>,
 }
 
+/// An `auth` whose seat is asked for.
+#[derive(Debug)]
+#[must_use = "whoever decides about seats is to be asked"]
+pub struct Opening {
+    class: SeatClass,
+    facts: SessionFacts,
+    occupant: Occupant,
+    replaces: Option<SeatId>,
+    force: bool,
+}
+
+impl Opening {
+    /// What to ask for.
+    pub fn request(&self) -> SeatRequest<'_> {
+        SeatRequest {
+            class: self.class,
+            occupant: self.occupant.clone(),
+            session_id: self.facts.session_id.as_deref(),
+            replaces: self.replaces,
+            force: self.force,
+        }
+    }
+}
+
+/// What an `auth` needs.
+#[derive(Debug)]
+pub enum Judged {
+    Done(Verdict),
+    /// The answer to this belongs to [`Session::on_decided`].
+    Ask(Box<Opening>),
+}
+
+/// A reply to an open that the server took for more than it was counted as.
+#[derive(Debug)]
+#[must_use = "whoever decides about seats is to be asked"]
+pub struct Correction {
+    opening: Opening,
+    pending: Pending,
+}
+
+impl Correction {
+    /// What to ask for.
+    pub fn request(&self) -> SeatRequest<'_> {
+        self.opening.request()
+    }
+}
+
+/// What a reply needs.
+#[derive(Debug)]
+pub enum Answered {
+    Done(Replied),
+    /// The answer to this belongs to [`Session::on_corrected`].
+    Ask(Box<Correction>),
+}
+
 /// One co-authoring connection.
 #[derive(Debug)]
 pub struct Session {
@@ -142,6 +146,8 @@ pub struct Session {
     kept: Vec<Seat>,
     /// The id that the server gave to this connection with its CONNECT acknowledgement.
     connection_id: Option<String>,
+    /// It ended while something was asked for it: the answer comes too late.
+    ended: bool,
 }
 
 impl Session {
@@ -154,6 +160,7 @@ impl Session {
             overlapped: false,
             kept: Vec::new(),
             connection_id: None,
+            ended: false,
         }
     }
 
@@ -166,52 +173,57 @@ impl Session {
     }
 
     /// Judges an `auth` of the client.
-    pub fn on_auth(&mut self, text: &[u8], terms: &Terms<'_>) -> Verdict {
+    pub fn on_auth(&mut self, text: &[u8], terms: &Terms<'_>) -> Judged {
         let message = match AuthMessage::parse(text) {
-            Ok(AuthPacket::Ignored) => return Verdict::Ignore,
+            Ok(AuthPacket::Ignored) => return Judged::Done(Verdict::Ignore),
             Ok(AuthPacket::Auth(message)) => message,
-            Err(error) => return unreadable(&error),
+            Err(error) => return Judged::Done(unreadable(&error)),
         };
         let claims = match verify(&message, terms) {
             Ok(claims) => claims,
-            Err((reason, code)) => return refuse(SessionClass::Viewer, reason, code, None),
+            Err((reason, code)) => {
+                return Judged::Done(refuse(SessionClass::Viewer, reason, code, None));
+            }
         };
         let facts = match message.facts(claims.as_ref()) {
             Ok(facts) => facts,
-            Err(error) => return unreadable(&error),
+            Err(error) => return Judged::Done(unreadable(&error)),
         };
-        if self.pending.len() >= MAX_PENDING {
+        if self.ended || self.pending.len() >= MAX_PENDING {
             let code = DisconnectCode::AccessDenied;
-            return refuse(facts.class, Reason::Malformed, code, Some(&facts));
+            return Judged::Done(refuse(facts.class, Reason::Malformed, code, Some(&facts)));
         }
-        match facts.class {
-            SessionClass::Editor => self.judge(SeatClass::Editor, &message, &facts, terms),
+        let class = match facts.class {
+            // Who gave editing up before and comes back has no seat any more, and needs none: made a
+            // viewer, whatever the server thinks of the word of a client.
+            SessionClass::Editor if facts.close_coauthoring && can_be_viewer(&facts) => {
+                return Judged::Done(self.view(&facts, Some(message.to_view())));
+            }
+            SessionClass::Editor => SeatClass::Editor,
             SessionClass::LiveViewer if is_plain_under(terms) => {
                 let text = (!facts.forced_live).then(|| message.to_strict());
-                self.await_reply(SessionClass::Viewer, &facts, None, None);
-                pass(Report::admitted(SessionClass::Viewer, &facts), text)
+                return Judged::Done(self.view(&facts, text));
             }
-            SessionClass::LiveViewer => self.judge(SeatClass::LiveViewer, &message, &facts, terms),
-            SessionClass::Viewer => {
-                self.await_reply(SessionClass::Viewer, &facts, None, None);
-                pass(Report::admitted(SessionClass::Viewer, &facts), None)
-            }
-        }
+            SessionClass::LiveViewer => SeatClass::LiveViewer,
+            SessionClass::Viewer => return Judged::Done(self.view(&facts, None)),
+        };
+        self.judge(class, facts, terms)
+    }
+
+    /// Lets a plain viewer pass.
+    fn view(&mut self, facts: &SessionFacts, text: Option<String>) -> Verdict {
+        self.await_reply(SessionClass::Viewer, facts, None, None);
+        pass(Report::admitted(SessionClass::Viewer, facts), text)
     }
 
     /// Judges an open that needs a seat.
-    fn judge(
-        &mut self,
-        class: SeatClass,
-        message: &AuthMessage<'_>,
-        facts: &SessionFacts,
-        terms: &Terms<'_>,
-    ) -> Verdict {
+    fn judge(&mut self, class: SeatClass, facts: SessionFacts, terms: &Terms<'_>) -> Judged {
         // A second open like one under way is answered by the same seat, and by a reply too many.
         let counted_as = class.session_class();
-        if self.pending.iter().any(|one| one.facts == *facts && one.class == counted_as) {
+        let report = Report::admitted(counted_as, &facts);
+        if self.pending.iter().any(|one| one.facts == facts && one.class == counted_as) {
             self.overlapped = true;
-            return pass(Report::admitted(counted_as, facts), None);
+            return Judged::Done(pass(report, None));
         }
         let held = self.seat();
         let under_way = self.pending.iter().filter_map(|pending| pending.seat.as_ref());
@@ -222,24 +234,47 @@ impl Session {
         });
         if has_it {
             // What runs goes on, whatever has become of the licence.
-            self.await_reply(class.session_class(), facts, None, None);
-            return pass(Report::admitted(class.session_class(), facts), None);
+            self.await_reply(counted_as, &facts, None, None);
+            return Judged::Done(pass(report, None));
         }
         // Within a class the connection goes on with the seat it has, under another name. Another
         // class's is taken beside it: which of the two is left is known with the server's reply.
         let replaces = held.filter(|seat| seat.class() == class && self.pending.is_empty());
-        let request = self.request(class, facts, replaces, terms);
-        match terms.seats.admit(request, terms.licence.as_deref(), terms.now) {
+        let replaces = replaces.map(Seat::id);
+        Judged::Ask(Box::new(self.opening(class, facts, replaces, terms)))
+    }
+
+    /// Takes in what was decided about an open; `text` is its `auth` again.
+    pub fn on_decided(
+        &mut self,
+        opening: Opening,
+        decision: Result<Seat, Refusal>,
+        text: &[u8],
+        terms: &Terms<'_>,
+    ) -> Verdict {
+        let Opening { class, facts, .. } = opening;
+        let session_class = class.session_class();
+        match decision {
+            // The seat is given back: nobody is there to take it.
+            Ok(_) if self.ended => {
+                refuse(session_class, Reason::Malformed, DisconnectCode::Drop, Some(&facts))
+            }
             Ok(seat) => {
-                let mut report = Report::admitted(class.session_class(), facts);
+                let mut report = Report::admitted(session_class, &facts);
                 if let Some(reason) = seat.observed() {
                     report.decision = Decision::Observed;
                     report.reason = Some(reason);
                 }
-                self.await_reply(class.session_class(), facts, Some(seat), None);
+                self.await_reply(session_class, &facts, Some(seat), None);
                 pass(report, None)
             }
-            Err(refusal) => self.refuse_or_view(class, refusal.reason, message, facts, terms),
+            Err(refusal) => match AuthMessage::parse(text) {
+                Ok(AuthPacket::Auth(message)) => {
+                    self.refuse_or_view(class, refusal.reason, &message, &facts, terms)
+                }
+                Ok(AuthPacket::Ignored) => Verdict::Ignore,
+                Err(error) => unreadable(&error),
+            },
         }
     }
 
@@ -265,12 +300,11 @@ impl Session {
             | Reason::Malformed
             | Reason::StoreUnavailable => RefusalPolicy::Reject,
         };
-        // A token may fix what an edited message could change.
         let can_view = match class {
-            SeatClass::Editor => !facts.forced_mode && !facts.forced_live,
+            SeatClass::Editor => can_be_viewer(facts),
             SeatClass::LiveViewer => !facts.forced_live,
         };
-        if policy == RefusalPolicy::View && can_view {
+        if policy == RefusalPolicy::View && can_view && !self.ended {
             let metering = terms
                 .licence
                 .as_ref()
@@ -304,8 +338,8 @@ impl Session {
     }
 
     /// Judges the server's reply to an `auth`.
-    pub fn on_reply(&mut self, text: &[u8], terms: &Terms<'_>, ledger: &Ledger) -> Replied {
-        let uncorrected = |verdict| Replied { verdict, corrected: false };
+    pub fn on_reply(&mut self, text: &[u8], terms: &Terms<'_>, ledger: &Ledger) -> Answered {
+        let uncorrected = |verdict| Answered::Done(Replied { verdict, corrected: false });
         let Ok(reply) = AuthReply::parse(text) else { return uncorrected(ReplyVerdict::Forbid) };
         if reply.result != Some(1) {
             return uncorrected(ReplyVerdict::Pass);
@@ -321,22 +355,71 @@ impl Session {
             let more = decided == Some(SessionClass::Editor) && has != SessionClass::Editor;
             return uncorrected(if more { ReplyVerdict::Forbid } else { ReplyVerdict::Pass });
         };
-        let counted = pending.class;
-        let decided = decided.unwrap_or(counted);
-        match self.correct(pending, decided, terms) {
-            Ok(pending) => {
-                let corrected = pending.class != counted;
-                let verdict = self.accept(pending, &reply, terms, ledger);
-                Replied { verdict, corrected }
-            }
-            Err(reason) => {
-                tracing::warn!(
-                    reason = reason.label(),
-                    "no seat for what the server made of an open"
-                );
-                Replied { verdict: ReplyVerdict::Forbid, corrected: true }
-            }
+        let decided = match decided.unwrap_or(pending.class) {
+            SessionClass::LiveViewer if is_plain_under(terms) => SessionClass::Viewer,
+            decided => decided,
+        };
+        if decided == pending.class {
+            return uncorrected(self.accept(pending, &reply, terms, ledger));
         }
+        self.correct(pending, decided, &reply, terms, ledger)
+    }
+
+    /// Counts an open anew that the document server took for another class than it was counted as:
+    /// the server has the last word, and may have limits of its own.
+    fn correct(
+        &mut self,
+        mut pending: Pending,
+        decided: SessionClass,
+        reply: &AuthReply<'_>,
+        terms: &Terms<'_>,
+        ledger: &Ledger,
+    ) -> Answered {
+        tracing::warn!(
+            counted = pending.class.label(),
+            decided = decided.label(),
+            user = %pending.facts.user,
+            "the document server took an open for another class than it was counted as"
+        );
+        pending.class = decided;
+        let class = match decided {
+            SessionClass::Viewer => {
+                pending.seat = None;
+                let verdict = self.accept(pending, reply, terms, ledger);
+                return Answered::Done(Replied { verdict, corrected: true });
+            }
+            SessionClass::Editor => SeatClass::Editor,
+            SessionClass::LiveViewer => SeatClass::LiveViewer,
+        };
+        let replaces = pending.seat.as_ref().or_else(|| self.seat()).map(Seat::id);
+        let opening = self.opening(class, pending.facts.clone(), replaces, terms);
+        Answered::Ask(Box::new(Correction { opening, pending }))
+    }
+
+    /// Takes in what was decided about an open that the server took for another class; `text` is
+    /// its reply again.
+    pub fn on_corrected(
+        &mut self,
+        correction: Correction,
+        decision: Result<Seat, Refusal>,
+        text: &[u8],
+        terms: &Terms<'_>,
+        ledger: &Ledger,
+    ) -> Replied {
+        let Correction { mut pending, .. } = correction;
+        let verdict = match (decision, AuthReply::parse(text)) {
+            (Ok(seat), Ok(reply)) if !self.ended => {
+                pending.seat = Some(seat);
+                self.accept(pending, &reply, terms, ledger)
+            }
+            (Err(refusal), _) => {
+                let reason = refusal.reason.label();
+                tracing::warn!(reason, "no seat for what the server made of an open");
+                ReplyVerdict::Forbid
+            }
+            (Ok(_), _) => ReplyVerdict::Forbid,
+        };
+        Replied { verdict, corrected: true }
     }
 
     /// The document server accepted an open: it holds from now on.
@@ -360,18 +443,20 @@ impl Session {
             }
             (SessionClass::Editor | SessionClass::LiveViewer, Some(seat)) => {
                 let licence = terms.licence.as_deref();
-                let record = seat.confirm(reply.session_id.as_deref(), licence, terms.now);
+                let confirmation = seat.confirm(reply.session_id.as_deref(), licence, terms.now);
                 let seats = Arc::clone(seat.licence());
+                let class = seat.class();
+                let user = Arc::clone(&seat.occupant().user);
                 let left = std::mem::replace(&mut self.holding, Holding::Seat(seat));
                 if let Holding::Seat(left) = left
                     && self.overlapped
                 {
                     self.kept.push(left);
                 }
-                match record {
-                    Some(record) => ReplyVerdict::Store(Stored { seats, record }),
-                    None => ReplyVerdict::Pass,
+                if confirmation.is_done() {
+                    return ReplyVerdict::Pass;
                 }
+                ReplyVerdict::Settle(Settlement { seats, class, user, confirmation })
             }
             (class @ (SessionClass::Editor | SessionClass::LiveViewer), None) => {
                 let mut held = self.seat().into_iter().chain(&self.kept);
@@ -397,67 +482,22 @@ impl Session {
         })
     }
 
-    /// Compares what an open was counted as with what the document server made of it, and counts
-    /// it anew if the two differ: the server has the last word, and may have limits of its own.
-    ///
-    /// # Errors
-    /// There is no seat for what the server made of it.
-    fn correct(
-        &mut self,
-        pending: Pending,
-        decided: SessionClass,
-        terms: &Terms<'_>,
-    ) -> Result<Pending, Reason> {
-        let decided = match decided {
-            SessionClass::LiveViewer if is_plain_under(terms) => SessionClass::Viewer,
-            decided => decided,
-        };
-        if decided == pending.class {
-            return Ok(pending);
-        }
-        tracing::warn!(
-            counted = pending.class.label(),
-            decided = decided.label(),
-            user = %pending.facts.user,
-            "the document server took an open for another class than it was counted as"
-        );
-        let class = match decided {
-            SessionClass::Viewer => {
-                return Ok(Pending { class: decided, seat: None, ..pending });
-            }
-            SessionClass::Editor => SeatClass::Editor,
-            SessionClass::LiveViewer => SeatClass::LiveViewer,
-        };
-        let Pending { facts, seat, notice, .. } = pending;
-        let held = seat.as_ref().or_else(|| self.seat());
-        let request = self.request(class, &facts, held, terms);
-        let seat = terms
-            .seats
-            .admit(request, terms.licence.as_deref(), terms.now)
-            .map_err(|refusal| refusal.reason)?;
-        Ok(Pending { class: decided, facts, seat: Some(seat), notice })
-    }
-
-    fn request<'a>(
+    fn opening(
         &self,
         class: SeatClass,
-        facts: &'a SessionFacts,
-        replaces: Option<&'a Seat>,
+        facts: SessionFacts,
+        replaces: Option<SeatId>,
         terms: &Terms<'_>,
-    ) -> SeatRequest<'a> {
-        SeatRequest {
-            class,
-            occupant: Occupant {
-                tenant: Arc::clone(terms.tenant),
-                document: facts.document.as_str().into(),
-                user: facts.user.as_str().into(),
-                anonymous: facts.anonymous,
-                address: self.address,
-            },
-            session_id: facts.session_id.as_deref(),
-            replaces,
-            force: terms.policy.mode == Mode::Observe,
-        }
+    ) -> Opening {
+        let occupant = Occupant {
+            tenant: Arc::clone(terms.tenant),
+            document: facts.document.as_str().into(),
+            user: facts.user.as_str().into(),
+            anonymous: facts.anonymous,
+            address: self.address,
+        };
+        let force = terms.policy.mode == Mode::Observe;
+        Opening { class, facts, occupant, replaces, force }
     }
 
     /// The client gave up editing: the document server lets it write no more, so its seat is
@@ -471,6 +511,7 @@ impl Session {
 
     /// The session ended with a goodbye, or was refused: whatever was held is free.
     pub fn end(&mut self) {
+        self.ended = true;
         self.pending.clear();
         self.kept.clear();
         self.holding = Holding::Nothing;
@@ -479,6 +520,7 @@ impl Session {
     /// The connection was lost without a goodbye: an accepted seat is kept until `now + grace`
     /// for the same user with the same session.
     pub fn lose(&mut self, now: Timestamp, grace: Duration) {
+        self.ended = true;
         self.kept.clear();
         // A session that came back and was lost again before the server answered still is one
         // that the server had accepted; the ledger knows which are.
@@ -499,18 +541,6 @@ impl Session {
     }
 }
 
-impl Report {
-    fn admitted(class: SessionClass, facts: &SessionFacts) -> Self {
-        Self {
-            class,
-            decision: Decision::Admitted,
-            reason: None,
-            user: facts.user.clone(),
-            document: facts.document.clone(),
-        }
-    }
-}
-
 /// The socket's id in a CONNECT acknowledgement.
 fn connection_id(packet: &[u8]) -> Option<String> {
     #[derive(serde::Deserialize)]
@@ -519,6 +549,11 @@ fn connection_id(packet: &[u8]) -> Option<String> {
     }
     let body = packet.strip_prefix(b"40")?;
     serde_json::from_slice::<Connected>(body).ok().map(|connected| connected.sid)
+}
+
+/// Whether an edited message makes the open a plain viewer's: a token may fix what it could change.
+fn can_be_viewer(facts: &SessionFacts) -> bool {
+    !facts.forced_mode && !facts.forced_live
 }
 
 /// A licence without live viewers makes plain viewers of them (PRODUCT.md).
@@ -549,32 +584,4 @@ fn verify(
         Err(TokenError::Invalid) => Err(invalid),
         Err(TokenError::Expired) => Err((Reason::TokenExpired, DisconnectCode::TokenExpired)),
     }
-}
-
-fn pass(report: Report, text: Option<String>) -> Verdict {
-    match text {
-        Some(text) => Verdict::Replace(report, text),
-        None => Verdict::Pass(report),
-    }
-}
-
-fn refuse(
-    class: SessionClass,
-    reason: Reason,
-    code: DisconnectCode,
-    facts: Option<&SessionFacts>,
-) -> Verdict {
-    let report = Report {
-        class,
-        decision: Decision::Rejected,
-        reason: Some(reason),
-        user: facts.map(|facts| facts.user.clone()).unwrap_or_default(),
-        document: facts.map(|facts| facts.document.clone()).unwrap_or_default(),
-    };
-    Verdict::Refuse(report, code)
-}
-
-fn unreadable(error: &AuthError) -> Verdict {
-    tracing::debug!(%error, "an auth message cannot be read");
-    refuse(SessionClass::Viewer, Reason::Malformed, DisconnectCode::AccessDenied, None)
 }

@@ -76,6 +76,30 @@ impl Desk {
         Session::new("192.0.2.1".parse().unwrap())
     }
 
+    /// Judges an `auth`; seats are decided here.
+    fn auth(&self, session: &mut Session, text: &str) -> Verdict {
+        match session.on_auth(text.as_bytes(), &self.terms()) {
+            Judged::Done(verdict) => verdict,
+            Judged::Ask(opening) => {
+                let decision = self.seats.admit(opening.request(), self.licence.as_ref(), self.now);
+                session.on_decided(*opening, decision, text.as_bytes(), &self.terms())
+            }
+        }
+    }
+
+    /// Judges a reply; seats are decided here.
+    fn reply(&self, session: &mut Session, text: &str) -> Replied {
+        match session.on_reply(text.as_bytes(), &self.terms(), &self.ledger) {
+            Answered::Done(replied) => replied,
+            Answered::Ask(correction) => {
+                let decision =
+                    self.seats.admit(correction.request(), self.licence.as_ref(), self.now);
+                let terms = self.terms();
+                session.on_corrected(*correction, decision, text.as_bytes(), &terms, &self.ledger)
+            }
+        }
+    }
+
     fn used(&self, kind: SeatKind) -> u64 {
         let usage = self.seats.usage(self.now);
         usage.iter().find(|usage| usage.kind == kind).unwrap().used
@@ -83,11 +107,13 @@ impl Desk {
 
     /// An open that the server accepts; `Err` is the reason of a refusal.
     fn open(&self, session: &mut Session, auth: &str) -> Result<Report, Option<Reason>> {
-        match session.on_auth(auth.as_bytes(), &self.terms()) {
+        match self.auth(session, auth) {
             Verdict::Pass(report) | Verdict::Replace(report, _) => {
-                match session.on_reply(REPLY.as_bytes(), &self.terms(), &self.ledger).verdict {
+                match self.reply(session, REPLY).verdict {
                     ReplyVerdict::Pass | ReplyVerdict::Replace(_) => {}
-                    ReplyVerdict::Store(Stored { seats, record }) => seats.stored(&record),
+                    ReplyVerdict::Settle(Settlement { seats, confirmation, .. }) => {
+                        seats.stored(&confirmation.record.unwrap());
+                    }
                     ReplyVerdict::Forbid => panic!("a judged open is forbidden"),
                 }
                 Ok(report)
@@ -140,7 +166,7 @@ fn connections_are_counted_by_class_and_viewers_are_free() {
 fn a_user_counts_once_accepted_and_not_before() {
     let desk = Desk::users(1, 1);
     let mut refused_by_server = desk.session();
-    let verdict = refused_by_server.on_auth(editor("a").as_bytes(), &desk.terms());
+    let verdict = desk.auth(&mut refused_by_server, &editor("a"));
     assert!(matches!(verdict, Verdict::Pass(_)));
     assert_eq!(desk.used(SeatKind::EditorUsers), 1, "held in reserve");
     let mut other = desk.session();
@@ -159,7 +185,7 @@ fn a_user_counts_once_accepted_and_not_before() {
 fn a_licence_without_live_viewers_makes_plain_ones() {
     let desk = Desk::connections(1, 0);
     let mut session = desk.session();
-    match session.on_auth(live_viewer("u").as_bytes(), &desk.terms()) {
+    match desk.auth(&mut session, &live_viewer("u")) {
         Verdict::Replace(report, text) => {
             assert_eq!(report.class, SessionClass::Viewer);
             assert!(text.contains(r#""coEditingMode":"strict""#), "{text}");
@@ -221,10 +247,10 @@ fn a_downgrade_that_overtakes_an_upgrade_frees_nothing() {
     let mut session = desk.session();
     assert!(desk.open(&mut session, &editor("u")).is_ok());
     for text in [editor("u"), viewer("u")] {
-        assert!(matches!(session.on_auth(text.as_bytes(), &desk.terms()), Verdict::Pass(_)));
+        assert!(matches!(desk.auth(&mut session, &text), Verdict::Pass(_)));
     }
     for _ in 0..2 {
-        let verdict = session.on_reply(REPLY.as_bytes(), &desk.terms(), &desk.ledger).verdict;
+        let verdict = desk.reply(&mut session, REPLY).verdict;
         assert!(matches!(verdict, ReplyVerdict::Pass));
     }
     assert_eq!(desk.used(SeatKind::EditorConnections), 1);
@@ -236,10 +262,10 @@ fn giving_up_editing_frees_the_seat_unless_an_auth_is_under_way() {
     let mut session = desk.session();
     assert!(desk.open(&mut session, &editor("u")).is_ok());
     let text = editor("u");
-    assert!(matches!(session.on_auth(text.as_bytes(), &desk.terms()), Verdict::Pass(_)));
+    assert!(matches!(desk.auth(&mut session, &text), Verdict::Pass(_)));
     session.on_gave_up_editing(&desk.terms(), &desk.ledger);
     assert_eq!(desk.used(SeatKind::EditorConnections), 1);
-    let _ = session.on_reply(REPLY.as_bytes(), &desk.terms(), &desk.ledger).verdict;
+    let _ = desk.reply(&mut session, REPLY).verdict;
     session.on_gave_up_editing(&desk.terms(), &desk.ledger);
     assert_eq!(desk.used(SeatKind::EditorConnections), 0);
     assert_eq!(desk.ledger.viewers("acme"), 1);
@@ -249,10 +275,10 @@ fn giving_up_editing_frees_the_seat_unless_an_auth_is_under_way() {
 fn a_reply_that_nobody_judged_is_forbidden() {
     let desk = Desk::connections(5, 5);
     let mut session = desk.session();
-    let verdict = session.on_reply(REPLY.as_bytes(), &desk.terms(), &desk.ledger).verdict;
+    let verdict = desk.reply(&mut session, REPLY).verdict;
     assert!(matches!(verdict, ReplyVerdict::Forbid));
     assert!(desk.open(&mut session, &viewer("u")).is_ok());
-    let verdict = session.on_reply(REPLY.as_bytes(), &desk.terms(), &desk.ledger).verdict;
+    let verdict = desk.reply(&mut session, REPLY).verdict;
     assert!(matches!(verdict, ReplyVerdict::Pass), "the server repeats its replies");
 }
 
@@ -264,14 +290,14 @@ fn over_the_limit_view_only_tells_the_editor_so() {
         let mut first = desk.session();
         let _ = desk.open(&mut first, &editor("first"));
         let mut session = desk.session();
-        match session.on_auth(editor("second").as_bytes(), &desk.terms()) {
+        match desk.auth(&mut session, &editor("second")) {
             Verdict::Replace(report, text) => {
                 assert_eq!(report.decision, Decision::ViewOnly);
                 assert!(text.contains(r#""mode":"view""#), "{text}");
             }
             other => panic!("{other:?}"),
         }
-        match session.on_reply(REPLY.as_bytes(), &desk.terms(), &desk.ledger).verdict {
+        match desk.reply(&mut session, REPLY).verdict {
             ReplyVerdict::Replace(text) => {
                 assert!(text.contains(&format!(r#""licenseType":{notice}"#)), "{text}");
             }
@@ -329,7 +355,7 @@ fn what_cannot_be_read_is_refused_and_what_the_server_ignores_is_let_be() {
     let twice = auth("u", r#","mode":"view","mode":"edit""#);
     assert_eq!(desk.open(&mut desk.session(), &twice), Err(Some(Reason::Malformed)));
     let without_user = r#"42["message",{"type":"auth","docid":"k","token":"t"}]"#;
-    let verdict = desk.session().on_auth(without_user.as_bytes(), &desk.terms());
+    let verdict = desk.auth(&mut desk.session(), without_user);
     assert!(matches!(verdict, Verdict::Ignore));
 }
 
@@ -341,11 +367,11 @@ fn opens_under_way_are_bounded() {
         let text = editor(&format!("u{user}"));
         let again = usize::from(user == 0);
         for _ in 0..=again {
-            let verdict = session.on_auth(text.as_bytes(), &desk.terms());
+            let verdict = desk.auth(&mut session, &text);
             assert!(matches!(verdict, Verdict::Pass(_)), "the same again is the same open");
         }
     }
-    let verdict = session.on_auth(editor("one more").as_bytes(), &desk.terms());
+    let verdict = desk.auth(&mut session, &editor("one more"));
     assert!(matches!(verdict, Verdict::Refuse(..)));
 }
 
@@ -364,9 +390,9 @@ fn a_session_id_that_names_another_connection_tells_nothing() {
     let mut session = desk.session();
     session.on_connected(br#"40{"sid":"own"}"#);
     let text = auth("u", r#","mode":"edit","sessionId":"s1""#);
-    let _ = session.on_auth(text.as_bytes(), &desk.terms());
+    let _ = desk.auth(&mut session, &text);
     let reply = reply_as(true, false);
-    let replied = session.on_reply(reply.as_bytes(), &desk.terms(), &desk.ledger);
+    let replied = desk.reply(&mut session, &reply);
     assert!(!replied.corrected, "the viewer that is listed as s1 is somebody else");
     assert_eq!(desk.used(SeatKind::EditorConnections), 1);
 }
@@ -380,11 +406,11 @@ fn a_class_that_changes_twice_in_one_breath_leaves_no_editor_without_a_seat() {
     let live = with(r#","mode":"view","coEditingMode":"fast""#);
     let edit = with(r#","mode":"edit""#);
     for text in [&live, &edit] {
-        let verdict = session.on_auth(text.as_bytes(), &desk.terms());
+        let verdict = desk.auth(&mut session, &text);
         assert!(matches!(verdict, Verdict::Pass(_)), "{verdict:?}");
     }
     for _ in 0..2 {
-        let replied = session.on_reply(REPLY.as_bytes(), &desk.terms(), &desk.ledger);
+        let replied = desk.reply(&mut session, REPLY);
         assert!(!matches!(replied.verdict, ReplyVerdict::Forbid));
         assert_eq!(desk.used(SeatKind::EditorConnections), 1);
     }
@@ -399,7 +425,7 @@ fn view_only_is_view_only_however_often_it_is_asked() {
     desk.policy.over_limit = RefusalPolicy::View;
     let mut session = desk.session();
     for _ in 0..3 {
-        let verdict = session.on_auth(editor("u").as_bytes(), &desk.terms());
+        let verdict = desk.auth(&mut session, &editor("u"));
         assert!(matches!(verdict, Verdict::Replace(..)), "{verdict:?}");
     }
 }
@@ -413,7 +439,7 @@ fn a_session_that_is_lost_again_before_it_is_back_keeps_its_seat() {
     session.lose(desk.now, grace);
     let restoring = auth("u", r#","mode":"edit","sessionId":"s1""#);
     let mut back = desk.session();
-    assert!(matches!(back.on_auth(restoring.as_bytes(), &desk.terms()), Verdict::Pass(_)));
+    assert!(matches!(desk.auth(&mut back, &restoring), Verdict::Pass(_)));
     back.lose(desk.now, grace);
     assert_eq!(desk.used(SeatKind::EditorConnections), 1);
     assert!(desk.open(&mut desk.session(), &restoring).is_ok());
@@ -424,24 +450,24 @@ fn the_document_server_has_the_last_word_about_the_class() {
     let desk = Desk::connections(1, 1);
     let mut session = desk.session();
     session.on_connected(CONNECTED);
-    let _ = session.on_auth(editor("u").as_bytes(), &desk.terms());
+    let _ = desk.auth(&mut session, &editor("u"));
     let reply = reply_as(true, false);
-    let replied = session.on_reply(reply.as_bytes(), &desk.terms(), &desk.ledger);
+    let replied = desk.reply(&mut session, &reply);
     assert!(replied.corrected && matches!(replied.verdict, ReplyVerdict::Pass));
     assert_eq!(desk.used(SeatKind::EditorConnections), 0, "the server's own limit");
 
     let mut session = desk.session();
     session.on_connected(CONNECTED);
-    let _ = session.on_auth(viewer("u").as_bytes(), &desk.terms());
+    let _ = desk.auth(&mut session, &viewer("u"));
     let reply = reply_as(false, false);
-    let replied = session.on_reply(reply.as_bytes(), &desk.terms(), &desk.ledger);
+    let replied = desk.reply(&mut session, &reply);
     assert!(replied.corrected && matches!(replied.verdict, ReplyVerdict::Pass));
     assert_eq!(desk.used(SeatKind::EditorConnections), 1, "a seat was free");
 
     let mut third = desk.session();
     third.on_connected(CONNECTED);
-    let _ = third.on_auth(viewer("v").as_bytes(), &desk.terms());
-    let replied = third.on_reply(reply.as_bytes(), &desk.terms(), &desk.ledger);
+    let _ = desk.auth(&mut third, &viewer("v"));
+    let replied = desk.reply(&mut third, &reply);
     assert!(matches!(replied.verdict, ReplyVerdict::Forbid), "none is left");
 }
 
@@ -477,5 +503,39 @@ fn a_goodbye_frees_the_seat_at_once() {
     let mut session = desk.session();
     assert!(desk.open(&mut session, &editor("u")).is_ok());
     session.end();
+    assert_eq!(desk.used(SeatKind::EditorConnections), 0);
+}
+
+#[test]
+fn who_gave_editing_up_comes_back_as_a_viewer_and_takes_no_seat() {
+    let desk = Desk::connections(0, 1);
+    let mut session = desk.session();
+    let back = auth("u", r#","mode":"edit","sessionId":"s","isCloseCoAuthoring":true"#);
+    let verdict = desk.auth(&mut session, &back);
+    let Verdict::Replace(report, text) = verdict else { panic!("{verdict:?}") };
+    assert_eq!((report.class, report.reason), (SessionClass::Viewer, None));
+    assert!(text.contains(r#""mode":"view""#) && text.contains(r#""coEditingMode":"strict""#));
+    assert!(matches!(desk.reply(&mut session, REPLY).verdict, ReplyVerdict::Pass));
+    assert_eq!(desk.ledger.viewers("acme"), 1);
+
+    // What the server would not take for true is an editor's.
+    for no in ["false", "0", "null", "\"\""] {
+        let editor = auth("u", &format!(r#","mode":"edit","isCloseCoAuthoring":{no}"#));
+        let refused = desk.open(&mut desk.session(), &editor);
+        assert_eq!(refused, Err(Some(Reason::Connections)), "{no}");
+    }
+}
+
+#[test]
+fn an_answer_that_comes_after_the_end_takes_no_seat() {
+    let desk = Desk::connections(1, 0);
+    let mut session = desk.session();
+    let text = editor("u");
+    let Judged::Ask(opening) = session.on_auth(text.as_bytes(), &desk.terms()) else { panic!() };
+    session.end();
+    let seat = desk.seats.admit(opening.request(), desk.licence.as_ref(), desk.now);
+    assert_eq!(desk.used(SeatKind::EditorConnections), 1);
+    let verdict = session.on_decided(*opening, seat, text.as_bytes(), &desk.terms());
+    assert!(matches!(verdict, Verdict::Refuse(..)));
     assert_eq!(desk.used(SeatKind::EditorConnections), 0);
 }

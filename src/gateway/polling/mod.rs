@@ -28,12 +28,13 @@ pub use table::{PolledSession, PolledSessions, Upgrade};
 
 use super::answer::Answer;
 use super::body::read_whole;
-use super::coauthoring::{self, store};
+use super::coauthoring;
 use super::exchange::{self, Exchange};
+use super::judge::{self, Reply};
 use super::site::{Shared, Tenant};
 use crate::clock;
+use crate::session::Verdict;
 use crate::session::inspect::HOLD_LIMIT;
-use crate::session::{ReplyVerdict, Verdict};
 use crate::wire::coauthoring::{DisconnectCode, EngineHandshake};
 use crate::wire::packet::{EventType, MessageKind};
 use crate::wire::payload;
@@ -146,7 +147,7 @@ impl Polling<'_> {
             self.refuse_session(polled, DisconnectCode::Drop).await;
             return take(session).await;
         }
-        let Judgement { body, effects } = match self.judge(polled, whole.bytes.clone()) {
+        let Judgement { body, effects } = match self.judge(polled, whole.bytes.clone()).await {
             Ok(judgement) => judgement,
             Err(code) => {
                 self.refuse_session(polled, code).await;
@@ -308,9 +309,12 @@ impl Polling<'_> {
     ///
     /// # Errors
     /// The session is refused with this code.
-    fn judge(&self, polled: &PolledSession, body: Bytes) -> Result<Judgement, DisconnectCode> {
+    async fn judge(
+        &self,
+        polled: &PolledSession,
+        body: Bytes,
+    ) -> Result<Judgement, DisconnectCode> {
         let tenant = self.shared.present(&polled.tenant);
-        let terms = tenant.terms(clock::now());
         let mut effects = Effects::default();
         let mut replaced: Vec<(usize, Vec<u8>)> = Vec::new();
         for (index, (packet, kind)) in payload::packets(&body).enumerate() {
@@ -321,22 +325,15 @@ impl Polling<'_> {
                     if packet.len() > HOLD_LIMIT || effects.ended {
                         return Err(DisconnectCode::AccessDenied);
                     }
-                    let verdict = polled.session.lock().on_auth(packet, &terms);
-                    match verdict {
+                    let session = &polled.session;
+                    match judge::auth(self.shared, &tenant, session, packet).await {
                         Verdict::Ignore => {}
-                        Verdict::Pass(report) => {
+                        Verdict::Pass(_) => effects.opened = true,
+                        Verdict::Replace(_, text) => {
                             effects.opened = true;
-                            coauthoring::report_admission(self.shared, &tenant, &report);
-                        }
-                        Verdict::Replace(report, text) => {
-                            effects.opened = true;
-                            coauthoring::report_admission(self.shared, &tenant, &report);
                             replaced.push((index, text.into_bytes()));
                         }
-                        Verdict::Refuse(report, code) => {
-                            coauthoring::report_admission(self.shared, &tenant, &report);
-                            return Err(code);
-                        }
+                        Verdict::Refuse(_, code) => return Err(code),
                     }
                 }
                 MessageKind::Event(EventType::Close) => effects.gave_up_editing = true,
@@ -368,27 +365,11 @@ impl Polling<'_> {
             match kind {
                 MessageKind::Event(EventType::Auth)
                 | MessageKind::BinaryEvent { event: EventType::Auth, .. } => {
-                    let replied = {
-                        let terms = tenant.terms(clock::now());
-                        polled.session.lock().on_reply(packet, &terms, &self.shared.ledger)
-                    };
-                    if replied.corrected {
-                        self.shared.metrics.count_correction(&tenant.name);
-                    }
-                    match replied.verdict {
-                        ReplyVerdict::Pass => {}
-                        ReplyVerdict::Store(stored) => {
-                            if !store(self.shared, &tenant, stored).await {
-                                return None;
-                            }
-                        }
-                        ReplyVerdict::Replace(text) => replaced.push((index, text.into_bytes())),
-                        ReplyVerdict::Forbid => {
-                            tracing::warn!(
-                                "the document server accepted an open that nobody judged"
-                            );
-                            return None;
-                        }
+                    let session = &polled.session;
+                    match judge::reply(self.shared, &tenant, session, packet).await {
+                        Reply::Pass => {}
+                        Reply::Replace(text) => replaced.push((index, text.into_bytes())),
+                        Reply::Refuse | Reply::Forbid => return None,
                     }
                 }
                 MessageKind::Connect => polled.session.lock().on_connected(packet),

@@ -67,7 +67,7 @@ fn the_session_that_comes_back_takes_its_lingering_connections_seat() {
     assert_eq!(new.close_reason(), None);
     assert_eq!(usage(&seats, EDITORS, now), (1, 0, 0));
     // The old lease is void, however it ends and whatever it says first.
-    assert_eq!(old.confirm(Some("s"), Some(&terms), now), None);
+    assert_eq!(old.confirm(Some("s"), Some(&terms), now).record, None);
     old.lost(now, GRACE);
     assert_eq!(usage(&seats, EDITORS, now), (1, 0, 0));
     assert_eq!(seats.seats(now)[0].id, new.id());

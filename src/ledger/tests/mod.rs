@@ -4,6 +4,7 @@ mod ends;
 mod model;
 mod naive;
 mod rules;
+mod shared;
 mod threads;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -12,8 +13,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Ledger, LicenceSeats, Occupant, Refusal, Seat, SeatRequest};
-use crate::admission::Reason;
+use super::{CloseReason, Ledger, LicenceSeats, Occupant, Refusal, Seat, SeatRequest};
+use crate::admission::{Reason, Usage};
 use crate::licence::tests::{at, licence};
 use crate::licence::{Licence, Quota};
 use crate::seat::{SeatClass, SeatKind};

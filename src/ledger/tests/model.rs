@@ -112,7 +112,7 @@ impl Run {
                     class: *class,
                     occupant: occupant(&user),
                     session_id: session_id.as_deref(),
-                    replaces: own.as_ref(),
+                    replaces: own.as_ref().map(Seat::id),
                     force: *force,
                 };
                 let real = self.real.admit(request, terms, now);
@@ -140,7 +140,7 @@ impl Run {
             Step::Confirm { lease, session, store } => {
                 let Some(seat) = self.take(*lease) else { return };
                 let session_id = session.map(|session| format!("session-{session}"));
-                let real = seat.confirm(session_id.as_deref(), terms, now);
+                let real = seat.confirm(session_id.as_deref(), terms, now).record;
                 let model = self.model.confirm(seat.id().0, *session, terms);
                 let expected = model.map(|(class, user, expires)| UserRecord {
                     class,

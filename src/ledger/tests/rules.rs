@@ -106,7 +106,7 @@ fn an_open_that_midnight_overtakes_keeps_its_user_in_reserve() {
     let after = at("2026-07-08T00:00:01Z");
     assert_eq!(usage(&seats, EDITOR_USERS, after), (1, 0, 1));
     assert_eq!(reason(seats.admit(open(EDITOR, "v"), Some(&terms), after)), Some(Reason::Users));
-    let record = seat.confirm(None, Some(&terms), after).unwrap();
+    let record = seat.confirm(None, Some(&terms), after).record.unwrap();
     assert_eq!(record.expires, at("2026-07-08T23:59:59Z"));
     assert_eq!(usage(&seats, EDITOR_USERS, after), (1, 0, 0));
 }
@@ -135,7 +135,7 @@ fn confirm_returns_the_record_until_the_store_has_it() {
         let mut request = open(EDITOR, "u");
         request.occupant.anonymous = anonymous;
         let seat = seats.admit(request, Some(&terms), now).unwrap();
-        seat.confirm(None, Some(&terms), now)
+        seat.confirm(None, Some(&terms), now).record
     };
     let record = confirm(now, false).unwrap();
     let expected = UserRecord {
@@ -165,7 +165,7 @@ fn who_cannot_be_stored_is_not_counted_unless_known_from_before() {
     let (seats, terms, now) = (seats(), users(5, 5, 1), noon());
     let confirm = |now| {
         let seat = seats.admit(open(EDITOR, "u"), Some(&terms), now).unwrap();
-        seat.confirm(None, Some(&terms), now)
+        seat.confirm(None, Some(&terms), now).record
     };
     let first = confirm(now).unwrap();
     assert!(!seats.unstored(&first, now));
@@ -193,12 +193,12 @@ fn who_cannot_be_stored_is_not_counted_unless_known_from_before() {
 fn a_second_confirm_and_one_without_terms_count_nobody() {
     let (seats, terms, now) = (seats(), users(1, 0, 1), noon());
     let seat = seats.admit(open(EDITOR, "u"), Some(&terms), now).unwrap();
-    assert_eq!(seat.confirm(None, None, now), None);
+    assert_eq!(seat.confirm(None, None, now).record, None);
     assert_eq!(usage(&seats, EDITOR_USERS, now), (0, 0, 0));
-    assert_eq!(seat.confirm(None, Some(&terms), now), None);
+    assert_eq!(seat.confirm(None, Some(&terms), now).record, None);
     assert_eq!(usage(&seats, EDITOR_USERS, now), (0, 0, 0));
     let next = enter(&seats, "v", "s", &terms);
-    assert_eq!(next.confirm(None, Some(&terms), now), None);
+    assert_eq!(next.confirm(None, Some(&terms), now).record, None);
     assert_eq!(usage(&seats, EDITOR_USERS, now), (1, 0, 0));
 }
 
@@ -208,7 +208,7 @@ fn a_change_of_metering_keeps_both_countings() {
     let first = enter(&seats, "u", "s", &by_connection);
     let under_way = seats.admit(open(EDITOR, "w"), Some(&by_connection), now).unwrap();
     // Now it counts users: who is in stays in, and takes a seat with the next open.
-    assert_eq!(under_way.confirm(None, Some(&by_user), now), None);
+    assert_eq!(under_way.confirm(None, Some(&by_user), now).record, None);
     assert_eq!(usage(&seats, EDITOR_USERS, now), (0, 0, 0));
     let second = enter(&seats, "v", "t", &by_user);
     assert_eq!(usage(&seats, EDITOR_USERS, now), (1, 0, 0));
@@ -259,7 +259,7 @@ fn another_auth_on_the_same_connection_takes_no_second_seat() {
     let (seats, terms, now) = (seats(), connections(1, 1), noon());
     let mut seat = enter(&seats, "u", "s", &terms);
     for (class, editors, viewers) in [(EDITOR, 1, 0), (LIVE, 0, 1), (LIVE, 0, 1), (EDITOR, 1, 0)] {
-        let request = SeatRequest { replaces: Some(&seat), ..open(class, "u") };
+        let request = SeatRequest { replaces: Some(seat.id()), ..open(class, "u") };
         let next = seats.admit(request, Some(&terms), now).unwrap();
         assert_eq!(seat.close_reason(), None);
         // The old lease is dropped here, and frees nothing.
@@ -269,7 +269,7 @@ fn another_auth_on_the_same_connection_takes_no_second_seat() {
     }
     // A refused change of class leaves the seat as it was.
     let _live = seats.admit(open(LIVE, "v"), Some(&terms), now).unwrap();
-    let request = SeatRequest { replaces: Some(&seat), ..open(LIVE, "u") };
+    let request = SeatRequest { replaces: Some(seat.id()), ..open(LIVE, "u") };
     assert_eq!(reason(seats.admit(request, Some(&terms), now)), Some(Reason::ConnectionsView));
     assert_eq!(usage(&seats, EDITORS, now).0, 1);
     // The session goes along, so the seat is kept for it when the connection is lost.
@@ -282,22 +282,23 @@ fn another_auth_on_the_same_connection_takes_no_second_seat() {
 fn another_user_on_the_same_connection_gives_the_first_ones_reserve_back() {
     let (seats, terms, now) = (seats(), users(1, 0, 1), noon());
     let first = seats.admit(open(EDITOR, "u"), Some(&terms), now).unwrap();
-    let request = SeatRequest { replaces: Some(&first), ..open(EDITOR, "v") };
+    let request = SeatRequest { replaces: Some(first.id()), ..open(EDITOR, "v") };
     let second = seats.admit(request, Some(&terms), now).unwrap();
     drop(first);
     assert_eq!(usage(&seats, EDITOR_USERS, now), (1, 0, 1));
-    assert!(second.confirm(None, Some(&terms), now).is_some());
+    assert!(second.confirm(None, Some(&terms), now).record.is_some());
     // A counted user stays counted, so this one finds no seat.
-    let request = SeatRequest { replaces: Some(&second), ..open(EDITOR, "w") };
+    let request = SeatRequest { replaces: Some(second.id()), ..open(EDITOR, "w") };
     assert_eq!(reason(seats.admit(request, Some(&terms), now)), Some(Reason::Users));
 }
 
 #[test]
 fn a_seat_of_another_licence_is_no_seat_here() {
-    let (here, there, terms, now) = (seats(), seats(), connections(1, 0), noon());
+    let (ledger, terms, now) = (Ledger::new(), connections(1, 0), noon());
+    let (here, there) = (ledger.licence("here"), ledger.licence("there"));
     let elsewhere = there.admit(open(EDITOR, "u"), Some(&terms), now).unwrap();
     let _taken = here.admit(open(EDITOR, "v"), Some(&terms), now).unwrap();
-    let request = SeatRequest { replaces: Some(&elsewhere), ..open(EDITOR, "u") };
+    let request = SeatRequest { replaces: Some(elsewhere.id()), ..open(EDITOR, "u") };
     assert_eq!(reason(here.admit(request, Some(&terms), now)), Some(Reason::Connections));
     assert_eq!(usage(&there, EDITORS, now).0, 1);
 }
@@ -335,7 +336,7 @@ fn the_store_brings_users_back_in_their_order() {
     let mut request = open(EDITOR, "c");
     request.occupant.anonymous = true;
     let seat = seats.admit(request, Some(&terms), now).unwrap();
-    assert_eq!(seat.confirm(None, Some(&terms), now), None);
+    assert_eq!(seat.confirm(None, Some(&terms), now).record, None);
     assert_eq!(reason(seats.admit(open(EDITOR, "d"), Some(&terms), now)), Some(Reason::Users));
 }
 

@@ -72,7 +72,7 @@ fn exactly_as_many_users_as_there_are_seats() {
         assert_eq!(usage(&seats, SeatKind::EditorUsers, now), (50, 0, 50));
         let accepted = all_at_once(THREADS, |number| {
             let seat = taken[number].as_ref()?;
-            (number % 2 == 0).then(|| seat.confirm(None, Some(&terms), now)).flatten()
+            (number % 2 == 0).then(|| seat.confirm(None, Some(&terms), now).record).flatten()
         });
         drop(taken);
         let mut names: Vec<_> = accepted.into_iter().flatten().map(|r| r.user).collect();
