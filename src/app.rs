@@ -1,5 +1,7 @@
 //! Wiring: configuration to a running process, reload, drain.
 
+mod reloading;
+
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -9,6 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::SignedDuration;
+use parking_lot::Mutex;
 use pingora::connectors::http::Connector;
 use pingora::listeners::ListenerConfig;
 use pingora::protocols::l4::stream::L4BufferSettings;
@@ -18,6 +21,7 @@ use pingora::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, Shut
 use pingora::services::background::{BackgroundService, background_service};
 use pingora::services::listening::Service;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::admin::{self, Administration, Office, SocketError};
@@ -28,10 +32,13 @@ use crate::gateway::proxy::Gateway;
 use crate::gateway::site::{Shared, Site};
 use crate::high_water::HighWater;
 use crate::ledger::Ledger;
+use crate::log;
 use crate::ops::listener::Operations;
 use crate::ops::metrics::Metrics;
+use crate::ops::notify::{self, Beating, Notifier, Pulse};
 use crate::ops::warnings::Warnings;
 use crate::registrar::Registrar;
+use crate::reload::{Reloads, Request};
 use crate::store::embedded::Embedded;
 use crate::store::{OpenError, StoreError, StoredUser};
 
@@ -46,6 +53,9 @@ pub const REVISION: &str = match option_env!("SEATGATE_REVISION") {
 
 /// How long requests under way may take to end after SIGTERM.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+
+/// How often the service manager is told how far the drain is.
+const DRAIN_WORD: Duration = Duration::from_secs(2);
 
 /// How often what is over is cleared out of the ledger.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -86,7 +96,8 @@ pub enum StartError {
 pub fn run(path: &Path) -> Result<(), StartError> {
     keep_freed_memory();
     let Loaded { mut settings, warnings } = config::load(path)?;
-    let _log = crate::log::init(&settings.log);
+    let (_log, log_filter) = log::init(&settings.log);
+    let notifier = Arc::new(Notifier::from_process());
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
@@ -100,7 +111,7 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     let registrar = open_store(&settings, &ledger, &metrics)?;
     let socket = admin::listen(&settings.admin.socket)?;
     let site = Site::build(&settings, &ledger, registrar.registry(), None);
-    note_reload(&metrics, true);
+    reloading::note(&metrics, true);
     let warnings = Warnings::start(Arc::clone(&metrics), settings.notify.clone())?;
     let shared = Arc::new(Shared::new(site, ledger, metrics, warnings, registrar));
     resolve(&shared)?;
@@ -124,7 +135,8 @@ pub fn run(path: &Path) -> Result<(), StartError> {
         let buffers = L4BufferSettings::default().read(0);
         public.add_listener(ListenerConfig::tcp(address.to_string()).l4_buffer(buffers));
     }
-    server.add_service(public);
+    let pulse = Arc::new(Pulse::default());
+    server.add_service(Beating::new(public, Arc::clone(&pulse)));
 
     let listening = Arc::new(AtomicBool::new(false));
     let operations = Operations::new(Arc::clone(&shared), Arc::clone(&listening));
@@ -134,7 +146,8 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     ops.threads = Some(1);
     server.add_service(ops);
 
-    let office = Office::new(Arc::clone(&shared), Arc::clone(&high_water), clock::now());
+    let (reloads, requests) = Reloads::new();
+    let office = Office::new(Arc::clone(&shared), Arc::clone(&high_water), reloads, clock::now());
     let administration = Administration::new(socket, office);
     let mut administration = background_service("administration", administration);
     administration.threads = Some(1);
@@ -146,12 +159,16 @@ pub fn run(path: &Path) -> Result<(), StartError> {
         path: path.to_owned(),
         listening,
         high_water,
+        log_filter,
+        requests: Mutex::new(Some(requests)),
+        notifier: Arc::clone(&notifier),
+        pulse,
     };
     let mut keeper = background_service("keeper", keeper);
     keeper.threads = Some(1);
     server.add_service(keeper);
 
-    server.run(RunArgs { shutdown_signal: Box::new(Signals { shared }) });
+    server.run(RunArgs { shutdown_signal: Box::new(Signals { shared, notifier }) });
     tracing::info!("stopped");
     Ok(())
 }
@@ -220,10 +237,6 @@ fn resolve(shared: &Shared) -> io::Result<()> {
     Ok(())
 }
 
-fn note_reload(metrics: &Metrics, successful: bool) {
-    metrics.note_reload(successful, clock::now().as_millisecond() as f64 / 1000.0);
-}
-
 /// What goes on beside the requests: health checks, clearing away, reload.
 struct Keeper {
     shared: Arc<Shared>,
@@ -231,6 +244,11 @@ struct Keeper {
     path: PathBuf,
     listening: Arc<AtomicBool>,
     high_water: Arc<HighWater>,
+    log_filter: log::Filter,
+    /// Reloads that somebody waits for.
+    requests: Mutex<Option<mpsc::Receiver<Request>>>,
+    notifier: Arc<Notifier>,
+    pulse: Arc<Pulse>,
 }
 
 #[async_trait]
@@ -248,8 +266,10 @@ impl BackgroundService for Keeper {
                 return;
             }
         };
+        let Some(mut requests) = self.requests.lock().take() else { return };
         self.await_listeners().await;
         self.greet();
+        self.tell_ready();
         loop {
             tokio::select! {
                 _ = shutdown.changed() => return,
@@ -259,14 +279,22 @@ impl BackgroundService for Keeper {
                     self.shared.ledger.sweep(now);
                 }
                 _ = high_water.tick() => {
-                    if self.follow_clock().await && self.reload().await {
+                    if self.follow_clock().await && self.reload().await.is_ok() {
                         watches = self.watch_upstreams(&connector);
                     }
                 }
                 _ = hangup.recv() => {
-                    if self.reload().await {
+                    if self.reload().await.is_ok() {
                         watches = self.watch_upstreams(&connector);
                     }
+                }
+                Some(request) = requests.recv() => {
+                    let answer = self.reload().await;
+                    if answer.is_ok() {
+                        watches = self.watch_upstreams(&connector);
+                    }
+                    // Whoever asked may have left.
+                    let _ = request.send(answer);
                 }
             }
             while let Some(ended) = watches.try_join_next() {
@@ -334,45 +362,11 @@ impl Keeper {
         ticked.await.unwrap_or(false)
     }
 
-    /// Loads the configuration anew, all or nothing; returns whether it is in force.
-    async fn reload(&self) -> bool {
-        let mut loaded = match config::load(&self.path) {
-            Ok(loaded) => loaded,
-            Err(errors) => {
-                tracing::error!("the new configuration is refused, the old one stays:\n{errors}");
-                note_reload(&self.shared.metrics, false);
-                return false;
-            }
-        };
-        for warning in &loaded.warnings {
-            tracing::warn!("{warning}");
-        }
-        let fixed = &self.settings.server;
-        let new = &loaded.settings.server;
-        if fixed.listen != new.listen
-            || fixed.workers != new.workers
-            || self.settings.ops.listen != loaded.settings.ops.listen
-        {
-            tracing::warn!(
-                "[server] listen, workers and [ops] listen change only at a restart; the rest is in force"
-            );
-        }
-        self.high_water.judge(&mut loaded.settings.licences, clock::now());
-        let registrar = &self.shared.registrar;
-        if let Err(error) = registrar.apply_declared(&loaded.settings, clock::now()).await {
-            tracing::error!("the new configuration is refused, the old one stays: {error}");
-            note_reload(&self.shared.metrics, false);
-            return false;
-        }
-        let before = self.shared.site.load_full();
-        let (ledger, registry) = (&self.shared.ledger, registrar.registry());
-        let site = Site::build(&loaded.settings, ledger, registry, Some(&before));
-        site.resolve().await;
-        self.shared.site.store(Arc::new(site));
-        self.shared.warnings.set_webhook(loaded.settings.notify.clone());
-        note_reload(&self.shared.metrics, true);
-        tracing::info!("configuration reloaded");
-        true
+    /// Tells the service manager that the listeners are open, and from then on how things are.
+    fn tell_ready(&self) {
+        self.notifier.ready(&notify::status_text(&self.shared, clock::now()));
+        let told = (Arc::clone(&self.notifier), Arc::clone(&self.shared), Arc::clone(&self.pulse));
+        tokio::spawn(async move { notify::keep_told(&told.0, &told.1, &told.2).await });
     }
 }
 
@@ -391,6 +385,7 @@ async fn purge_users(shared: Arc<Shared>) {
 /// Ends the process: at once by SIGINT, after a drain by SIGTERM or SIGQUIT.
 struct Signals {
     shared: Arc<Shared>,
+    notifier: Arc<Notifier>,
 }
 
 #[async_trait]
@@ -405,12 +400,24 @@ impl ShutdownSignalWatch for Signals {
             return std::future::pending().await;
         };
         tokio::select! {
-            _ = interrupt.recv() => return ShutdownSignal::FastShutdown,
+            _ = interrupt.recv() => {
+                self.notifier.stopping("Stopping at once");
+                return ShutdownSignal::FastShutdown;
+            }
             _ = terminate.recv() => {}
             _ = quit.recv() => {}
         }
         self.shared.draining.send_replace(true);
         tracing::info!(under_way = self.shared.busy_count(), "draining");
+        self.notifier.stopping("Draining");
+        let telling = async {
+            let mut turn = tokio::time::interval(DRAIN_WORD);
+            loop {
+                turn.tick().await;
+                let left = self.shared.busy_count();
+                self.notifier.still_at_it(&format!("Draining: {left} requests and sessions left"));
+            }
+        };
         let drained = async {
             while self.shared.busy_count() > 0 {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -418,6 +425,7 @@ impl ShutdownSignalWatch for Signals {
         };
         tokio::select! {
             () = drained => {}
+            () = telling => {}
             () = tokio::time::sleep(DRAIN_LIMIT) => {
                 tracing::warn!(under_way = self.shared.busy_count(), "not all requests ended in time");
             }

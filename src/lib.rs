@@ -17,7 +17,7 @@
 //! | [`ops`] | metrics, health |
 //! | [`signed`] | signed licence files |
 //! | [`config`] | files to validated settings |
-//! | [`app`], [`cli`], [`log`], [`clock`] | wiring, start, reload, drain; the command line |
+//! | [`app`], [`cli`], [`log`], [`clock`], [`reload`] | wiring, start, reload, drain; the command line |
 //!
 //! Data walks straight: bytes → [`wire`] → [`session`] → [`ledger`] (→ [`admission`]) → verdict →
 //! [`gateway`]. ARCHITECTURE.md has the invariants; a test holds the arrows.
@@ -37,6 +37,7 @@ pub mod log;
 pub mod ops;
 pub mod registrar;
 pub mod registry;
+pub mod reload;
 pub mod seat;
 pub mod session;
 pub mod signed;

@@ -1,6 +1,8 @@
 //! Where the log goes and in which form.
 
+use std::fmt;
 use std::io::IsTerminal;
+use std::sync::Arc;
 
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
@@ -11,28 +13,54 @@ use crate::config::{Log, LogFormat};
 /// never wait for its log line.
 const BACKLOG_LINES: usize = 65_536;
 
+/// What is logged, as it can be changed while logging.
+#[derive(Clone)]
+pub struct Filter(Arc<dyn Fn(EnvFilter) + Send + Sync>);
+
+impl fmt::Debug for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Filter")
+    }
+}
+
+impl Filter {
+    /// Logs from now on what the settings say; `$RUST_LOG` wins, as at the start.
+    pub fn follow(&self, settings: &Log) {
+        (self.0)(filter(settings));
+    }
+}
+
 /// Starts logging to standard error. The log ends when the guard is dropped.
-pub fn init(settings: &Log) -> WorkerGuard {
+pub fn init(settings: &Log) -> (WorkerGuard, Filter) {
     let (writer, guard) = NonBlockingBuilder::default()
         .buffered_lines_limit(BACKLOG_LINES)
         .lossy(true)
         .finish(std::io::stderr());
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new(filter_of(&settings.level)));
     let terminal = std::io::stderr().is_terminal();
     let human = match settings.format {
         LogFormat::Human => true,
         LogFormat::Json => false,
         LogFormat::Auto => terminal,
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter(settings)).with_writer(writer);
     // A second logger in one process (a test) is no harm.
-    let _ = if human {
-        builder.with_ansi(terminal).try_init()
+    let changes: Arc<dyn Fn(EnvFilter) + Send + Sync> = if human {
+        let builder = builder.with_ansi(terminal).with_filter_reloading();
+        let handle = builder.reload_handle();
+        let _ = builder.try_init();
+        Arc::new(move |filter| drop(handle.reload(filter)))
     } else {
-        builder.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init()
+        let builder = builder.json().flatten_event(true).with_current_span(true);
+        let builder = builder.with_span_list(false).with_filter_reloading();
+        let handle = builder.reload_handle();
+        let _ = builder.try_init();
+        Arc::new(move |filter| drop(handle.reload(filter)))
     };
-    guard
+    (guard, Filter(changes))
+}
+
+fn filter(settings: &Log) -> EnvFilter {
+    EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(filter_of(&settings.level)))
 }
 
 /// Pingora tells of every broken connection; what matters of it is logged here already.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use seatgate::config::{
-    ConfigErrors, Env, Language, Loaded, LogFormat, Settings, StoreBackend, load, load_with,
+    ConfigErrors, Env, Language, Loaded, LogFormat, Secret, Settings, StoreBackend, load, load_with,
 };
 use seatgate::tenant::{Mode, RefusalPolicy};
 
@@ -287,6 +287,7 @@ fn systemd_says_where_files_are_written() {
         let env = Env {
             state_directory: state.map(Into::into),
             runtime_directory: runtime.map(Into::into),
+            ..Env::default()
         };
         let settings = load_with(&folder.path("seatgate.toml"), &env).unwrap().settings;
         let StoreBackend::Embedded { path } = settings.store.backend else { panic!("embedded") };
@@ -341,6 +342,25 @@ fn secrets_are_read_from_files_within_limits() {
         let errors = with(name, content).errors();
         let place = "seatgate.toml:1:37: [document_server] token_secret_file: ";
         assert!(errors.starts_with(&format!("{place}{expected}")), "{errors}");
+    }
+}
+
+#[test]
+fn a_credential_goes_before_a_file_of_the_same_name() {
+    let text = "document_server.token_secret_file = 'jwt'\n\
+                document_server.inbox_secret_file = 'inbox'\nlicences.files = []\n";
+    let folder = Folder::new(&[("seatgate.toml", text), ("jwt", "beside"), ("inbox", "beside")]);
+    let credentials = Folder::new(&[("jwt", "credential")]);
+    let load = |credentials: &str| {
+        let env = Env { credentials_directory: Some(credentials.into()), ..Env::default() };
+        let settings = load_with(&folder.path("seatgate.toml"), &env).unwrap().settings;
+        let secrets = &settings.document_server.secrets;
+        let first = |secrets: &Option<Vec<Secret>>| secrets.clone().unwrap()[0].expose().to_owned();
+        [first(&secrets.browser), first(&secrets.inbox)]
+    };
+    assert_eq!(load(credentials.0.path().to_str().unwrap()), ["credential", "beside"]);
+    for none in ["", "relative", "/nowhere"] {
+        assert_eq!(load(none), ["beside", "beside"], "{none}");
     }
 }
 

@@ -432,6 +432,14 @@ pub struct AuditPage {
     pub next: Option<String>,
 }
 
+/// The configuration of the files is in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reloaded {
+    /// What is odd about it, and what of it needs a restart.
+    pub warnings: Vec<String>,
+}
+
 /// Where a copy of the store goes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -12,12 +12,14 @@ use crate::gateway::site::Shared;
 use crate::high_water::HighWater;
 use crate::ledger::LicenceSeats;
 use crate::registrar::Registrar;
+use crate::reload::Reloads;
 use crate::store::{LicenceRecord, Origin, Store};
 
 /// What the handlers work with.
 pub struct Office {
     pub(super) shared: Arc<Shared>,
     pub(super) high_water: Arc<HighWater>,
+    pub(super) reloads: Reloads,
     pub(super) started: Timestamp,
     /// Whoever reads terms to write them back changed waits for the one before.
     pub(super) turn: Mutex<()>,
@@ -25,8 +27,13 @@ pub struct Office {
 
 impl Office {
     /// The office of a process that started then.
-    pub fn new(shared: Arc<Shared>, high_water: Arc<HighWater>, started: Timestamp) -> Self {
-        Self { shared, high_water, started, turn: Mutex::default() }
+    pub fn new(
+        shared: Arc<Shared>,
+        high_water: Arc<HighWater>,
+        reloads: Reloads,
+        started: Timestamp,
+    ) -> Self {
+        Self { shared, high_water, reloads, started, turn: Mutex::default() }
     }
 
     pub(super) fn registrar(&self) -> &Registrar {

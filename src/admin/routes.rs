@@ -25,6 +25,7 @@ pub(super) fn routes() -> Vec<Route> {
         (Method::GET, "/v1/openapi.json", get(openapi)),
         (Method::GET, "/v1/status", get(status::status)),
         (Method::GET, "/v1/audit", get(status::audit)),
+        (Method::POST, "/v1/reload", post(status::reload)),
         (Method::POST, "/v1/store/backup", post(status::backup)),
         (Method::GET, "/v1/licences", get(licences::list)),
         (Method::POST, "/v1/licences", post(licences::issue)),

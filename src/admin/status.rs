@@ -1,4 +1,4 @@
-//! `/v1/status`, `/v1/audit`, `/v1/store/backup`: how the gateway is, and what was done to it.
+//! `/v1/status`, `/v1/audit`, `/v1/reload`, `/v1/store/backup`: how the gateway is, and what was done to it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use super::problem::ApiError;
 use super::terms;
 use crate::app::{REVISION, VERSION};
 use crate::clock;
+use crate::reload::Refused;
 
 pub(super) async fn status(State(office): State<Arc<Office>>) -> Json<api::Status> {
     let now = clock::now();
@@ -86,6 +87,18 @@ pub(super) async fn audit(
         .collect();
     let next = cut(&mut entries, limit, |entry| entry.number.to_string());
     Ok(Json(api::AuditPage { entries, next }))
+}
+
+/// Loads the configuration anew, as SIGHUP does, and waits for what comes of it.
+pub(super) async fn reload(
+    State(office): State<Arc<Office>>,
+) -> Result<Json<api::Reloaded>, ApiError> {
+    match office.reloads.ask().await {
+        Ok(warnings) => Ok(Json(api::Reloaded { warnings })),
+        Err(refused @ Refused::Config(_)) => Err(ApiError::File(refused.to_string())),
+        Err(Refused::Store(error)) => Err(error.into()),
+        Err(refused @ Refused::Ending) => Err(ApiError::Conflict(refused.to_string())),
+    }
 }
 
 /// Writes a copy of the store, as the gateway's user.

@@ -57,6 +57,7 @@ fn by_code(schema: &str, example: &Value) -> Value {
         "AppKey" => again::<api::AppKey>(example),
         "SeatPage" => again::<api::SeatPage>(example),
         "Status" => again::<api::Status>(example),
+        "Reloaded" => again::<api::Reloaded>(example),
         "AuditPage" => again::<api::AuditPage>(example),
         "Backup" => again::<api::Backup>(example),
         other => panic!("no type for the schema {other}"),

@@ -82,6 +82,17 @@ impl Client {
         Ok(Self { sockets: [socket].into_iter().chain(system).collect() })
     }
 
+    /// The gateway of a configuration that it may be about to refuse: where it cannot be read, the
+    /// gateway is sought where its socket is by default.
+    pub(super) fn however_broken(place: &Place) -> Result<Self, Failure> {
+        Self::new(place).or_else(|failure| {
+            let socket = config::default_admin_socket();
+            let sockets = [socket, Path::new(SYSTEM_FOLDER).join("admin.sock")];
+            let sockets: Vec<_> = sockets.into_iter().filter(|socket| socket.exists()).collect();
+            if sockets.is_empty() { Err(failure) } else { Ok(Self { sockets }) }
+        })
+    }
+
     /// Asks for something.
     pub(super) fn get<T: DeserializeOwned>(&self, target: &str) -> Result<T, Failure> {
         self.call(Method::GET, target, Sent::Nothing)

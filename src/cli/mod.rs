@@ -109,6 +109,9 @@ enum Command {
     Run,
     /// Check the configuration, its licences and secrets, and tell every error in it.
     Check,
+    /// Have the gateway that runs load its configuration, licences and secrets anew, all or nothing,
+    /// and wait for what comes of it.
+    Reload,
     /// Issue, list and change licences; sign and verify licence files.
     #[command(subcommand)]
     Licence(licence::Command),
@@ -149,6 +152,7 @@ pub fn main() -> ExitCode {
     let outcome = match command.unwrap_or(Command::Run) {
         Command::Run => gateway::run(&place.config()),
         Command::Check => gateway::check(&place.config()),
+        Command::Reload => status::reload(&place),
         Command::Licence(command) => licence::run(command, &place),
         Command::App(command) => app::run(command, &place),
         Command::Seats(command) => seats::run(command, &place),

@@ -1,15 +1,16 @@
-//! `seatgate status`, `seatgate audit`.
+//! `seatgate status`, `seatgate audit`, `seatgate reload`.
 
 use std::time::Duration;
 
 use clap::Args;
+use http::Method;
 
-use super::client::{Client, with_query};
-use super::output::{colours, end, instant, say_json, say_list, standing, write};
+use super::client::{Client, Sent, with_query};
+use super::output::{colours, end, instant, note, say, say_json, say_list, standing, write};
 use super::table::{Cell, Table, harmless};
 use super::terms::duration;
 use super::{Format, Outcome, Place};
-use crate::admin::api::{AuditEntry, AuditPage, KindStatus, Status};
+use crate::admin::api::{AuditEntry, AuditPage, KindStatus, Reloaded, Status};
 
 #[derive(Debug, Args)]
 pub(super) struct StatusArguments {
@@ -113,6 +114,16 @@ fn seats(kind: &KindStatus) -> [Cell; 4] {
     };
     let limit = kind.limit.map_or("-".to_owned(), |limit| limit.to_string());
     [Cell::text(&kind.kind), used, Cell::number(kind.grace), Cell::number(limit)]
+}
+
+/// Has the configuration loaded anew. What the gateway refuses, it says with file and line.
+pub(super) fn reload(place: &Place) -> Outcome {
+    let client = Client::however_broken(place)?;
+    let done: Reloaded = client.call(Method::POST, "/v1/reload", Sent::Nothing)?;
+    for warning in &done.warnings {
+        note(&format!("warning: {warning}"));
+    }
+    say("the configuration is reloaded")
 }
 
 pub(super) fn audit(arguments: &AuditArguments, place: &Place) -> Outcome {

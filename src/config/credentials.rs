@@ -125,7 +125,7 @@ fn read_files(value: &Value<'_>, table: &Table<'_>, many: Many) -> Said {
     let mut secrets = Vec::new();
     for item in items {
         let Some(path) = item.read(&PATH) else { continue };
-        let path = table.folder().join(path);
+        let path = table.secret_path(&path);
         let mend = "create it, readable for the user that the gateway runs as";
         let text = match read_text(&path, SECRET_LIMIT, mend) {
             Ok(text) => text,

@@ -19,6 +19,30 @@ pub struct Env {
     pub state_directory: Option<OsString>,
     /// `$RUNTIME_DIRECTORY`, likewise.
     pub runtime_directory: Option<OsString>,
+    /// `$CREDENTIALS_DIRECTORY`: one folder.
+    pub credentials_directory: Option<OsString>,
+}
+
+/// Where files that are read are sought.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Folders<'a> {
+    /// The configuration file's.
+    pub(super) beside: &'a Path,
+    /// The service manager's, for secrets that it was given to keep.
+    pub(super) credentials: Option<&'a Path>,
+}
+
+impl<'a> Folders<'a> {
+    /// Only beside the configuration file.
+    pub(super) fn beside(folder: &'a Path) -> Self {
+        Self { beside: folder, credentials: None }
+    }
+
+    /// The file that holds a secret: a credential, if there is one of that name.
+    pub(super) fn of_secret(&self, name: &str) -> PathBuf {
+        let credential = self.credentials.map(|folder| folder.join(name));
+        credential.filter(|path| path.exists()).unwrap_or_else(|| self.beside.join(name))
+    }
 }
 
 impl Env {
@@ -27,11 +51,16 @@ impl Env {
         Self {
             state_directory: std::env::var_os("STATE_DIRECTORY"),
             runtime_directory: std::env::var_os("RUNTIME_DIRECTORY"),
+            credentials_directory: std::env::var_os("CREDENTIALS_DIRECTORY"),
         }
     }
 
     pub(super) fn state_directory(&self) -> Option<PathBuf> {
         first_folder(self.state_directory.as_ref())
+    }
+
+    pub(super) fn credentials_directory(&self) -> Option<&Path> {
+        self.credentials_directory.as_deref().map(Path::new).filter(|path| path.is_absolute())
     }
 
     pub(super) fn runtime_directory(&self) -> Option<PathBuf> {
@@ -110,7 +139,7 @@ mod tests {
     #[test]
     fn the_first_folder_of_a_list_counts() {
         for (list, expected) in [("/a:/b", Some("/a")), (":/b", Some("/b")), ("", None)] {
-            let env = Env { state_directory: Some(list.into()), runtime_directory: None };
+            let env = Env { state_directory: Some(list.into()), ..Env::default() };
             assert_eq!(env.state_directory(), expected.map(PathBuf::from), "{list}");
             assert_eq!(env.runtime_directory(), None);
         }

@@ -11,6 +11,7 @@
 //! | `credentials` | secrets, inline or in files of their own |
 //! | `signed_files` | trusted keys, signed licence files |
 //! | `parts` | parts of a configuration for the command line; a licence file alone |
+//! | `fixed` | what a reload cannot change |
 //! | `sections`, `document_server`, `tenants`, `licences` | the tables of the files |
 //!
 //! Nothing here opens sockets, reads the clock, or writes.
@@ -20,6 +21,7 @@ mod credentials;
 mod document_server;
 mod errors;
 mod files;
+mod fixed;
 mod licences;
 mod parts;
 mod reader;
@@ -37,8 +39,10 @@ use std::sync::Arc;
 
 pub use errors::{ConfigError, ConfigErrors, ConfigWarning, Problem};
 pub use files::{Env, default_path};
+pub use fixed::{Fixed, fixed_differences};
 pub use parts::{
-    Stated, admin_socket, duration, licences_from_text, licences_of_signed, trusted_keys,
+    Stated, admin_socket, default_admin_socket, duration, licences_from_text, licences_of_signed,
+    trusted_keys,
 };
 pub use secret::Secret;
 pub use settings::*;
@@ -46,7 +50,7 @@ pub use signed_files::{stated_json, tell_distrust};
 
 use crate::signed::TrustedKey;
 use addresses::PATH;
-use files::{FILE_LIMIT, read_text};
+use files::{FILE_LIMIT, Folders, read_text};
 use licences::Collected;
 use reader::{Once, Table};
 use source::{Document, Report, Source};
@@ -89,7 +93,8 @@ pub fn load_with(path: &Path, env: &Env) -> Result<Loaded, ConfigErrors> {
 }
 
 fn settings(source: &Source, folder: &Path, env: &Env, report: &Report) -> Settings {
-    let (document, root) = Document::parse(source, folder, report);
+    let folders = Folders { beside: folder, credentials: env.credentials_directory() };
+    let (document, root) = Document::parse(source, folders, report);
     let mut root = Table::root(&document, root.get_ref());
     let server = sections::server(root.table("server"), env);
     let ops = sections::ops(root.table("ops"), &server);
@@ -107,7 +112,7 @@ fn settings(source: &Source, folder: &Path, env: &Env, report: &Report) -> Setti
     let trusted = signed_files::trusted_keys(&mut table);
     let sources = licence_files(&mut table, &trusted);
     let parsed: Vec<_> =
-        sources.iter().map(|source| Document::parse(source, folder, report)).collect();
+        sources.iter().map(|source| Document::parse(source, folders, report)).collect();
     let mut collected = Collected::default();
     for (document, root) in &parsed {
         collected.read(Table::root(document, root.get_ref()));

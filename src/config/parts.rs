@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::errors::{ConfigError, ConfigErrors, ConfigWarning, Problem};
-use super::files::{Env, FILE_LIMIT, read_text};
+use super::files::{Env, FILE_LIMIT, Folders, read_text};
 use super::licences::Collected;
 use super::reader::Table;
 use super::settings::{DeclaredApp, DeclaredLicence};
@@ -39,7 +39,7 @@ pub fn licences_of_signed(file: &Path, verified: &Verified) -> Result<Stated, Co
 
 fn stated(source: &Source) -> Result<Stated, ConfigErrors> {
     let report = Report::default();
-    let (document, root) = Document::parse(source, Path::new(""), &report);
+    let (document, root) = Document::parse(source, Folders::beside(Path::new("")), &report);
     let mut collected = Collected::default();
     let mut names_files = false;
     for mut table in Table::root(&document, root.get_ref()).tables("app") {
@@ -71,6 +71,13 @@ pub fn admin_socket(path: &Path) -> Result<PathBuf, ConfigErrors> {
     })
 }
 
+/// The administration socket of a configuration that says nothing of it.
+pub fn default_admin_socket() -> PathBuf {
+    let env = Env::from_process();
+    let folder = env.runtime_directory().or_else(|| env.state_directory());
+    folder.unwrap_or_else(|| PathBuf::from("data")).join("admin.sock")
+}
+
 /// The keys that a configuration trusts.
 ///
 /// # Errors
@@ -85,7 +92,7 @@ fn part<T>(path: &Path, read: impl FnOnce(&mut Table<'_>) -> T) -> Result<T, Con
     let text = read_text(path, FILE_LIMIT, mend).map_err(|problem| whole(path, problem))?;
     let source = Source::new(path.to_owned(), text);
     let folder = path.parent().unwrap_or(Path::new(""));
-    let (document, root) = Document::parse(&source, folder, &report);
+    let (document, root) = Document::parse(&source, Folders::beside(folder), &report);
     let value = read(&mut Table::root(&document, root.get_ref()));
     report.finish()?;
     Ok(value)

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -212,7 +212,12 @@ impl<'a> Table<'a> {
 
     /// The folder that files to be read are relative to.
     pub(super) fn folder(&self) -> &'a Path {
-        self.document.folder()
+        self.document.folders().beside
+    }
+
+    /// The file that a secret is read from.
+    pub(super) fn secret_path(&self, name: &str) -> PathBuf {
+        self.document.folders().of_secret(name)
     }
 
     /// Reports the keys that nobody asked for.

@@ -8,6 +8,7 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 use super::errors::{ConfigError, ConfigErrors, ConfigWarning, Problem};
+use super::files::Folders;
 use super::settings::{Place, SignedBy};
 
 /// More errors than this are counted, not told: a file of rubbish has millions.
@@ -97,7 +98,7 @@ fn mend(reason: &str) -> &'static str {
 pub(super) struct Document<'a> {
     source: &'a Source,
     report: &'a Report,
-    folder: &'a Path,
+    folders: Folders<'a>,
     /// Lines with syntax errors. What was recovered there is a guess, so nothing more is said of it.
     broken: BTreeSet<usize>,
 }
@@ -105,15 +106,15 @@ pub(super) struct Document<'a> {
 impl<'a> Document<'a> {
     /// Parses a file and reports its syntax errors; what could be read of it comes back.
     ///
-    /// `folder` is what the paths in it are relative to.
+    /// `folders` are where the paths in it lead to.
     pub(super) fn parse(
         source: &'a Source,
-        folder: &'a Path,
+        folders: Folders<'a>,
         report: &'a Report,
     ) -> (Self, Spanned<DeTable<'a>>) {
         report.files.borrow_mut().push(source.file.clone());
         let (root, errors) = DeTable::parse_recoverable(&source.text);
-        let mut document = Self { source, report, folder, broken: BTreeSet::new() };
+        let mut document = Self { source, report, folders, broken: BTreeSet::new() };
         let mut last = String::new();
         for error in errors {
             let offset = error.span().map_or(0, |span| span.start);
@@ -170,8 +171,8 @@ impl<'a> Document<'a> {
         self.source.signed.as_ref()
     }
 
-    /// What the paths in the file are relative to.
-    pub(super) fn folder(&self) -> &'a Path {
-        self.folder
+    /// Where the paths in the file lead to.
+    pub(super) fn folders(&self) -> Folders<'a> {
+        self.folders
     }
 }

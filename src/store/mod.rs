@@ -265,4 +265,10 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// # Errors
     /// [`StoreError::Target`]: the file is there already, or cannot be written.
     async fn backup(&self, file: PathBuf) -> Result<()>;
+
+    /// Returns when the store's own thread has had a turn, whatever it had to say; `false` if it
+    /// is gone. A store without a thread of its own in this process has nothing that could hang.
+    async fn answers(&self) -> bool {
+        true
+    }
 }

@@ -385,6 +385,11 @@ impl Store for Embedded {
         }
         outcome
     }
+
+    async fn answers(&self) -> bool {
+        let (task, answer) = Task::new(|_: &Connection| Ok(()));
+        self.writer.send(Box::new(task)).await.is_ok() && answer.await.is_ok()
+    }
 }
 
 /// Copies the store to a new file, under another name until it is whole.
