@@ -36,6 +36,7 @@ use crate::log;
 use crate::ops::listener::Operations;
 use crate::ops::metrics::Metrics;
 use crate::ops::notify::{self, Beating, Notifier, Pulse};
+use crate::ops::status::Reporter;
 use crate::ops::warnings::Warnings;
 use crate::registrar::Registrar;
 use crate::reload::{Reloads, Request};
@@ -108,6 +109,8 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     high_water.judge(&mut settings.licences, clock::now());
     let ledger = Ledger::new();
     let metrics = Arc::new(Metrics::new(VERSION, REVISION)?);
+    let started = clock::now();
+    metrics.note_start(started);
     let registrar = open_store(&settings, &ledger, &metrics)?;
     let socket = admin::listen(&settings.admin.socket)?;
     let site = Site::build(&settings, &ledger, registrar.registry(), None);
@@ -139,7 +142,14 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     server.add_service(Beating::new(public, Arc::clone(&pulse)));
 
     let listening = Arc::new(AtomicBool::new(false));
-    let operations = Operations::new(Arc::clone(&shared), Arc::clone(&listening));
+    let operations = Operations::new(Reporter {
+        shared: Arc::clone(&shared),
+        listening: Arc::clone(&listening),
+        high_water: Arc::clone(&high_water),
+        started,
+        version: VERSION,
+        revision: REVISION,
+    });
     let application = pingora::apps::http_app::HttpServer::new_app(operations);
     let mut ops = Service::new("operations".to_owned(), application);
     ops.add_tcp(&settings.ops.listen.to_string());
@@ -147,7 +157,7 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     server.add_service(ops);
 
     let (reloads, requests) = Reloads::new();
-    let office = Office::new(Arc::clone(&shared), Arc::clone(&high_water), reloads, clock::now());
+    let office = Office::new(Arc::clone(&shared), Arc::clone(&high_water), reloads, started);
     let administration = Administration::new(socket, office);
     let mut administration = background_service("administration", administration);
     administration.threads = Some(1);

@@ -124,8 +124,9 @@ pub(super) fn ops(mut table: Table<'_>, server: &Server) -> Ops {
             None => table.fail(Problem::Invalid { what, mend: mend.to_owned() }),
         }
     }
+    let show_people = table.boolean("show_people").unwrap_or(false);
     table.finish();
-    Ops { listen }
+    Ops { listen, show_people }
 }
 
 pub(super) fn admin(mut table: Table<'_>, env: &Env, state_directory: &Path) -> Admin {

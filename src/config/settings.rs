@@ -48,6 +48,8 @@ pub struct Server {
 #[derive(Clone, Debug)]
 pub struct Ops {
     pub listen: SocketAddr,
+    /// Whether the status page tells who sits where.
+    pub show_people: bool,
 }
 
 #[derive(Clone, Debug)]

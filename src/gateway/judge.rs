@@ -1,6 +1,7 @@
 //! The messages that open a session, judged for both transports: what the session decides about
 //! them, whoever has to be asked for a seat, and what must be durable before a reply passes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -11,6 +12,7 @@ use crate::admission::Reason;
 use crate::clock;
 use crate::ledger::{Confirmation, Unconfirmed};
 use crate::ops::metrics::Outcome;
+use crate::ops::refusals::Refusal;
 use crate::seat::SeatKind;
 use crate::session::{
     Answered, Decision, Judged, ReplyVerdict, Report, Session, Settlement, Verdict,
@@ -113,14 +115,18 @@ fn report_admission(shared: &Shared, tenant: &Tenant, report: &Report) {
         reason = report.reason.map_or("none", Reason::label),
         "admission"
     );
-    warn(shared, tenant, report);
+    warn(shared, tenant, report, outcome);
 }
 
 /// Warns of refusals, and of seats that run short.
-fn warn(shared: &Shared, tenant: &Tenant, report: &Report) {
+fn warn(shared: &Shared, tenant: &Tenant, report: &Report, outcome: Outcome) {
     let now = clock::now();
     if let Some(reason) = report.reason {
         shared.warnings.refused(&tenant.name, &tenant.licence_id, reason, now);
+        let show_people = shared.site.load().show_people;
+        let who = show_people.then(|| (report.user.clone(), report.document.clone()));
+        let (name, class) = (Arc::clone(&tenant.name), report.class);
+        shared.refusals.note(Refusal { tenant: name, class, outcome, reason, who }, now);
         return;
     }
     let (Some(licence), Some(class)) = (tenant.licence(), report.class.seat_class()) else {

@@ -21,6 +21,7 @@ use crate::config::{DocumentServer, Settings, Validate};
 use crate::ledger::{Ledger, LicenceSeats};
 use crate::licence::{self, Licence, Metering};
 use crate::ops::metrics::{Metrics, TenantSample};
+use crate::ops::refusals::Refusals;
 use crate::ops::warnings::Warnings;
 use crate::registrar::Registrar;
 use crate::registry::{Registry, Slot};
@@ -51,6 +52,8 @@ pub struct Site {
     pub reconnect_grace: Duration,
     /// From this share of a kind of seat on a warning is due.
     pub warning_percent: u8,
+    /// Whether the status page tells who sits where.
+    pub show_people: bool,
     hosts: HostMap<Tenant>,
     /// The default tenant first.
     tenants: Vec<Arc<Tenant>>,
@@ -64,6 +67,8 @@ pub struct Shared {
     pub ledger: Ledger,
     pub metrics: Arc<Metrics>,
     pub warnings: Warnings,
+    /// The last refusals, for the status page.
+    pub refusals: Refusals,
     /// The store, and the licences and apps in force.
     pub registrar: Registrar,
     pub validation: Desk,
@@ -99,6 +104,7 @@ impl Shared {
             ledger,
             metrics,
             warnings,
+            refusals: Refusals::default(),
             validation: Desk::new(registrar.clone()),
             registrar,
             polled: PolledSessions::default(),
@@ -168,6 +174,7 @@ impl Site {
             validate: settings.validate.clone(),
             reconnect_grace: settings.enforcement.reconnect_grace,
             warning_percent: settings.enforcement.warning_percent,
+            show_people: settings.ops.show_people,
             hosts,
             tenants,
             upstreams,

@@ -170,17 +170,21 @@ impl Upstreams {
         }
     }
 
-    /// Every known server with its health.
+    /// Every server with its health. As long as no name resolves, the names are down.
     pub fn health(&self) -> Vec<ServerHealth> {
         let backends = self.balancer.backends();
-        backends
-            .get_backend()
-            .iter()
-            .map(|backend| ServerHealth {
-                address: backend.addr.to_string(),
-                healthy: backends.ready(backend),
-            })
-            .collect()
+        let found = backends.get_backend();
+        if found.is_empty() {
+            let names = self.settings.addresses.iter();
+            return names
+                .map(|name| ServerHealth { address: name.clone(), healthy: false })
+                .collect();
+        }
+        let server = |backend: &Backend| ServerHealth {
+            address: backend.addr.to_string(),
+            healthy: backends.ready(backend),
+        };
+        found.iter().map(server).collect()
     }
 }
 

@@ -1,48 +1,45 @@
-//! The operations listener: `/metrics`, `/healthz`, `/readyz`. Read-only.
+//! The operations listener: the status page and `/api/status`, `/metrics`, `/healthz`, `/readyz`.
+//! Read-only.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use async_trait::async_trait;
-use http::{Method, Response, StatusCode, header};
+use http::{HeaderValue, Method, Response, StatusCode, header};
 use pingora::apps::http_app::ServeHttp;
 use pingora::protocols::http::ServerSession;
 use serde_json::json;
 use tokio::time::timeout;
 
+use super::page::PAGE;
+use super::status::body::State;
+use super::status::{Reporter, STORE_PATIENCE, document_servers};
 use crate::clock;
-use crate::gateway::site::Shared;
 
 /// Prometheus' text exposition format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// How long a scrape waits for the store.
-const STORE_PATIENCE: Duration = Duration::from_secs(2);
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
 
 /// The operations listener's application.
 pub struct Operations {
-    shared: Arc<Shared>,
-    /// Whether the public listeners are open.
-    listening: Arc<AtomicBool>,
+    reporter: Reporter,
 }
 
 impl Operations {
-    /// Shows `shared`; `listening` tells whether the public listeners are open.
-    pub fn new(shared: Arc<Shared>, listening: Arc<AtomicBool>) -> Self {
-        Self { shared, listening }
+    /// Shows what `reporter` tells.
+    pub fn new(reporter: Reporter) -> Self {
+        Self { reporter }
     }
 
     /// Readiness, with the document servers' health, which alone does not decide it.
     fn readiness(&self) -> Response<Vec<u8>> {
-        let draining = *self.shared.draining.borrow();
-        let listening = self.listening.load(Ordering::Acquire);
-        let (status, code) = match (draining, listening) {
-            (true, _) => ("draining", StatusCode::SERVICE_UNAVAILABLE),
-            (false, false) => ("starting", StatusCode::SERVICE_UNAVAILABLE),
-            (false, true) => ("ready", StatusCode::OK),
+        let (status, code) = match self.reporter.state() {
+            State::Draining => ("draining", StatusCode::SERVICE_UNAVAILABLE),
+            State::Starting => ("starting", StatusCode::SERVICE_UNAVAILABLE),
+            State::Ready => ("ready", StatusCode::OK),
         };
-        let site = self.shared.site.load();
+        let site = self.reporter.shared.site.load();
         let servers: Vec<_> = site
             .upstreams
             .iter()
@@ -50,27 +47,44 @@ impl Operations {
             .map(|server| json!({ "address": server.address, "healthy": server.healthy }))
             .collect();
         let body = json!({ "status": status, "document_servers": servers });
-        respond(code, "application/json", body.to_string())
+        respond(code, JSON, body.to_string())
     }
 
     async fn metrics(&self) -> Response<Vec<u8>> {
         let now = clock::now();
-        let site = self.shared.site.load_full();
+        let shared = &self.reporter.shared;
+        let site = shared.site.load_full();
         let mut samples: Vec<_> =
-            site.tenants().iter().map(|tenant| tenant.sample(&self.shared.ledger, now)).collect();
+            site.tenants().iter().map(|tenant| tenant.sample(&shared.ledger, now)).collect();
         let licences = site.tenants().iter().map(|tenant| Arc::clone(&tenant.licence_id)).collect();
-        let counting = self.shared.registrar.store().devices_bound(licences);
+        let counting = shared.registrar.store().devices_bound(licences);
         // A store that hangs must not keep the other metrics from anybody.
         if let Ok(Ok(counts)) = timeout(STORE_PATIENCE, counting).await {
             for ((sample, tenant), devices) in samples.iter_mut().zip(site.tenants()).zip(counts) {
                 sample.devices = tenant.licence().map(|_| devices);
             }
         }
-        match self.shared.metrics.render(&samples) {
+        let servers: Vec<_> = document_servers(&site)
+            .into_iter()
+            .map(|server| (server.address, server.healthy))
+            .collect();
+        let draining = self.reporter.state() == State::Draining;
+        match shared.metrics.render(&samples, &servers, draining) {
             Ok(text) => respond(StatusCode::OK, METRICS_TYPE, text),
             Err(error) => {
                 tracing::error!(%error, "metrics cannot be rendered");
-                respond(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", "metrics failed\n")
+                respond(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "metrics failed\n")
+            }
+        }
+    }
+
+    async fn status(&self) -> Response<Vec<u8>> {
+        let status = self.reporter.status(clock::now()).await;
+        match serde_json::to_vec(&status) {
+            Ok(body) => respond(StatusCode::OK, JSON, body),
+            Err(error) => {
+                tracing::error!(%error, "the status cannot be written");
+                respond(StatusCode::INTERNAL_SERVER_ERROR, JSON, r#"{"error":"status_failed"}"#)
             }
         }
     }
@@ -82,26 +96,30 @@ impl ServeHttp for Operations {
         let request = session.req_header();
         if request.method != Method::GET && request.method != Method::HEAD {
             let mut refusal =
-                respond(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET is allowed here\n");
-            let allowed = header::HeaderValue::from_static("GET, HEAD");
+                respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET is allowed here\n");
+            let allowed = HeaderValue::from_static("GET, HEAD");
             refusal.headers_mut().insert(header::ALLOW, allowed);
             return refusal;
         }
         match request.uri.path() {
-            "/healthz" => respond(StatusCode::OK, "text/plain; charset=utf-8", "ok\n"),
+            "/healthz" => respond(StatusCode::OK, TEXT, "ok\n"),
             "/readyz" => self.readiness(),
             "/metrics" => self.metrics().await,
-            "/" => respond(StatusCode::OK, "text/plain; charset=utf-8", INDEX),
-            _ => respond(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "not found\n"),
+            "/api/status" => self.status().await,
+            "/" => page(),
+            _ => respond(StatusCode::NOT_FOUND, TEXT, "not found\n"),
         }
     }
 }
 
-/// What there is to see.
-const INDEX: &str = "Seatgate operations\n\n\
-    /metrics  Prometheus metrics\n\
-    /healthz  200 while the process lives\n\
-    /readyz   200 while it serves, with the document servers' health\n";
+/// The status page, under its policy.
+fn page() -> Response<Vec<u8>> {
+    let mut response = respond(StatusCode::OK, "text/html; charset=utf-8", PAGE.html.as_str());
+    if let Ok(policy) = HeaderValue::from_str(&PAGE.policy) {
+        response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+    }
+    response
+}
 
 fn respond(
     status: StatusCode,
@@ -113,8 +131,15 @@ fn respond(
     let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
-    headers.insert(header::CONTENT_LENGTH, header::HeaderValue::from(length));
-    headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    for (name, value) in [
+        (header::CONTENT_TYPE, content_type),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
     response
 }

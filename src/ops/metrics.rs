@@ -4,10 +4,13 @@
 //! when somebody scrapes ([`Metrics::render`]).
 
 mod scraped;
+#[cfg(test)]
+mod tests;
 
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use prometheus::core::Collector;
 use prometheus::{
@@ -79,6 +82,15 @@ pub struct TenantSample {
     pub end: Option<i64>,
 }
 
+/// What became of the attempts to load the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastReload {
+    /// Whether the last attempt worked.
+    pub successful: bool,
+    /// When one last did.
+    pub at: Option<Timestamp>,
+}
+
 /// The routes that requests are counted by.
 const ROUTES: [&str; 5] = ["command", "validate", "doc", "forward", "blocked"];
 
@@ -114,6 +126,8 @@ pub struct Metrics {
     polling: IntGauge,
     reload_time: Gauge,
     reload_ok: IntGauge,
+    draining: IntGauge,
+    start_time: Gauge,
     scraped: Mutex<Scraped>,
 }
 
@@ -209,6 +223,12 @@ impl Metrics {
             "seatgate_config_last_reload_successful",
             "Whether the last attempt to load the configuration worked.",
         )?;
+        let draining = IntGauge::new(
+            "seatgate_draining",
+            "Whether the gateway is about to end and takes nobody new.",
+        )?;
+        let start_time =
+            Gauge::new("seatgate_start_time_seconds", "When the process started, in Unix time.")?;
         let scraped = Scraped::new()?;
         let routes = ROUTES
             .iter()
@@ -218,7 +238,7 @@ impl Metrics {
                 duration: durations.with_label_values(&[name]),
             })
             .collect();
-        let collectors: [Box<dyn Collector>; 13] = [
+        let collectors: [Box<dyn Collector>; 15] = [
             Box::new(requests.clone()),
             Box::new(durations),
             Box::new(admissions.clone()),
@@ -232,6 +252,8 @@ impl Metrics {
             Box::new(build),
             Box::new(reload_time.clone()),
             Box::new(reload_ok.clone()),
+            Box::new(draining.clone()),
+            Box::new(start_time.clone()),
         ];
         for collector in collectors.into_iter().chain(scraped.collectors()) {
             registry.register(collector)?;
@@ -251,6 +273,8 @@ impl Metrics {
             polling,
             reload_time,
             reload_ok,
+            draining,
+            start_time,
             scraped: Mutex::new(scraped),
         })
     }
@@ -333,14 +357,47 @@ impl Metrics {
         }
     }
 
+    /// Notes when the process started.
+    pub fn note_start(&self, at: Timestamp) {
+        self.start_time.set(at.as_millisecond() as f64 / 1000.0);
+    }
+
+    /// What became of the attempts to load the configuration.
+    pub fn last_reload(&self) -> LastReload {
+        #[expect(clippy::cast_possible_truncation, reason = "it was a whole number when it came")]
+        let at = (self.reload_time.get() * 1000.0).round() as i64;
+        LastReload {
+            successful: self.reload_ok.get() == 1,
+            at: (at > 0).then(|| Timestamp::from_millisecond(at).ok()).flatten(),
+        }
+    }
+
+    /// Co-authoring connections open: WebSockets, and sessions that poll.
+    pub fn connections(&self) -> (u64, u64) {
+        let count = |gauge: &IntGauge| u64::try_from(gauge.get()).unwrap_or(0);
+        (count(&self.websockets), count(&self.polling))
+    }
+
+    /// Operations that the store failed since the start.
+    pub fn store_errors(&self) -> u64 {
+        let of = |operation: Operation| self.store_errors.with_label_values(&[operation.label()]);
+        Operation::ALL.into_iter().map(|operation| of(operation).get()).sum()
+    }
+
     /// The metrics in Prometheus' text format.
     ///
     /// # Errors
     /// The encoder failed.
-    pub fn render(&self, tenants: &[TenantSample]) -> prometheus::Result<Vec<u8>> {
+    pub fn render(
+        &self,
+        tenants: &[TenantSample],
+        servers: &[(String, bool)],
+        draining: bool,
+    ) -> prometheus::Result<Vec<u8>> {
         // Two scrapes at once must not mix their gauges.
         let scraped = self.scraped.lock();
-        scraped.fill(tenants);
+        scraped.fill(tenants, servers);
+        self.draining.set(i64::from(draining));
         let mut out = Vec::with_capacity(16 * 1024);
         TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
         Ok(out)
@@ -354,65 +411,5 @@ pub struct GaugeGuard(IntGauge);
 impl Drop for GaugeGuard {
     fn drop(&mut self) {
         self.0.dec();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn renders_the_names_of_the_contract() {
-        let metrics = Metrics::new("1.2.3", "abc").unwrap();
-        metrics.count_request("command", 200, Duration::from_millis(1));
-        metrics.count_request("doc", 0, Duration::from_millis(1));
-        metrics.count_admission(
-            "default",
-            SessionClass::Editor,
-            Outcome::Rejected,
-            Some(Reason::Connections),
-        );
-        metrics.note_reload(true, 1.5e9);
-        let guard = metrics.websocket();
-        let sample = TenantSample {
-            tenant: "default".into(),
-            licence: "l1".into(),
-            seats: vec![
-                (SeatKind::EditorConnections, 2, 1, Some(5)),
-                (SeatKind::EditorUsers, 0, 0, None),
-            ],
-            viewers: 3,
-            devices: Some(4),
-            result: 3,
-            end: None,
-        };
-        let render =
-            |samples: &[TenantSample]| String::from_utf8(metrics.render(samples).unwrap()).unwrap();
-        let text = render(&[sample]);
-        for line in [
-            "seatgate_requests_total{code=\"200\",route=\"command\"} 1",
-            "seatgate_requests_total{code=\"499\",route=\"doc\"} 1",
-            "seatgate_admissions_total{class=\"editor\",outcome=\"rejected\",reason=\"connections\",tenant=\"default\"} 1",
-            "seatgate_seats_used{kind=\"editor_connections\",tenant=\"default\"} 2",
-            "seatgate_seats_grace{kind=\"editor_connections\",tenant=\"default\"} 1",
-            "seatgate_seats_limit{kind=\"editor_connections\",tenant=\"default\"} 5",
-            "seatgate_tenant_info{licence=\"l1\",tenant=\"default\"} 1",
-            "seatgate_viewers_unlimited{tenant=\"default\"} 3",
-            "seatgate_devices_bound{licence=\"l1\"} 4",
-            "seatgate_validations_total{result=\"max_devices_reached\"} 0",
-            "seatgate_store_errors_total{operation=\"bind\"} 0",
-            "seatgate_connections{transport=\"websocket\"} 1",
-            "seatgate_connections{transport=\"polling\"} 0",
-            "seatgate_build_info{revision=\"abc\",version=\"1.2.3\"} 1",
-            "seatgate_config_last_reload_successful 1",
-        ] {
-            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
-        }
-        assert!(!text.contains("seatgate_seats_limit{kind=\"editor_users\""));
-        assert!(!text.contains("seatgate_licence_end_timestamp_seconds{"));
-        drop(guard);
-        let text = render(&[]);
-        assert!(text.contains("seatgate_connections{transport=\"websocket\"} 0"));
-        assert!(!text.contains("seatgate_seats_used{"), "a tenant that is gone is not shown");
     }
 }

@@ -14,6 +14,7 @@
 #![allow(dead_code, unreachable_pub, unused_imports)] // every test crate uses its own part
 
 pub mod admin;
+pub mod browser;
 pub mod editor;
 pub mod frames;
 pub mod gateway;
@@ -22,6 +23,7 @@ pub mod pattern;
 pub mod polling;
 pub mod raw_server;
 pub mod real_client;
+pub mod schema;
 pub mod standin;
 pub mod tokens;
 pub mod wait;

@@ -15,6 +15,7 @@ pub(super) struct Scraped {
     result: IntGaugeVec,
     end: GaugeVec,
     devices: IntGaugeVec,
+    upstreams: IntGaugeVec,
 }
 
 impl Scraped {
@@ -66,6 +67,11 @@ impl Scraped {
                 "Devices bound to a licence that a tenant uses.",
                 &["licence"],
             )?,
+            upstreams: gauges(
+                "seatgate_upstream_up",
+                "Whether a document server answered its last health checks.",
+                &["address"],
+            )?,
         })
     }
 
@@ -79,16 +85,21 @@ impl Scraped {
             Box::new(self.result.clone()),
             Box::new(self.end.clone()),
             Box::new(self.devices.clone()),
+            Box::new(self.upstreams.clone()),
         ]
     }
 
-    pub(super) fn fill(&self, tenants: &[TenantSample]) {
-        for gauge in [&self.used, &self.grace, &self.limit, &self.info, &self.viewers, &self.result]
-        {
+    pub(super) fn fill(&self, tenants: &[TenantSample], servers: &[(String, bool)]) {
+        for gauge in [&self.used, &self.grace, &self.limit, &self.info, &self.viewers] {
+            gauge.reset();
+        }
+        for gauge in [&self.result, &self.devices, &self.upstreams] {
             gauge.reset();
         }
         self.end.reset();
-        self.devices.reset();
+        for (address, up) in servers {
+            self.upstreams.with_label_values(&[address.as_str()]).set(i64::from(*up));
+        }
         for sample in tenants {
             let tenant = sample.tenant.as_str();
             for (kind, used, grace, limit) in &sample.seats {
