@@ -42,6 +42,7 @@ use crate::registrar::Registrar;
 use crate::reload::{Reloads, Request};
 use crate::store::embedded::Embedded;
 use crate::store::{OpenError, StoreError, StoredUser};
+use crate::usage::Usage;
 
 /// The version of the program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -116,7 +117,8 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     let site = Site::build(&settings, &ledger, registrar.registry(), None);
     reloading::note(&metrics, true);
     let warnings = Warnings::start(Arc::clone(&metrics), settings.notify.clone())?;
-    let shared = Arc::new(Shared::new(site, ledger, metrics, warnings, registrar));
+    let usage = Arc::new(Usage::new(Arc::clone(registrar.store()), settings.usage));
+    let shared = Arc::new(Shared::new(site, ledger, metrics, warnings, registrar, usage));
     resolve(&shared)?;
 
     let conf = ServerConf {
@@ -269,6 +271,8 @@ impl BackgroundService for Keeper {
         let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
         let mut high_water = tokio::time::interval(HIGH_WATER_INTERVAL);
         tokio::spawn(purge_users(Arc::clone(&self.shared)));
+        let usage = Arc::clone(&self.shared.usage);
+        tokio::spawn(usage.run(Arc::clone(&self.shared) as _, clock::now));
         let mut hangup = match signal(SignalKind::hangup()) {
             Ok(hangup) => hangup,
             Err(error) => {
@@ -441,6 +445,8 @@ impl ShutdownSignalWatch for Signals {
             }
             _ = interrupt.recv() => {}
         }
+        // The store says by itself when it fails.
+        let _ = self.shared.usage.write(true, clock::now()).await;
         ShutdownSignal::FastShutdown
     }
 }

@@ -11,6 +11,7 @@
 //! | [`store`] | what must outlast the process |
 //! | [`registry`], [`registrar`] | the licences and apps in force, and what changes them |
 //! | [`license_answer`] | what the license command answers |
+//! | [`usage`] | what each tenant really used |
 //! | [`validate`] | the validation API: request, decision, answer |
 //! | [`gateway`] | the Pingora adapter |
 //! | [`admin`] | the administration API on its Unix socket |
@@ -44,5 +45,6 @@ pub mod signed;
 pub mod store;
 pub mod tenant;
 pub mod token;
+pub mod usage;
 pub mod validate;
 pub mod wire;

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use seatgate::config::{
-    ConfigErrors, Env, Language, Loaded, LogFormat, Secret, Settings, StoreBackend, load, load_with,
+    ConfigErrors, Env, Language, Loaded, LogFormat, Secret, Settings, StoreBackend, UserIds, load,
+    load_with,
 };
 use seatgate::tenant::{Mode, RefusalPolicy};
 
@@ -178,7 +179,7 @@ fn the_commented_keys_of_the_shipped_files_are_good() {
         lines.filter(|line| !line.is_empty()).fold(String::new(), |all, line| all + line + "\n")
     };
     let config = shown("seatgate.toml");
-    assert_eq!(config.lines().count(), 70, "{config}");
+    assert_eq!(config.lines().count(), 73, "{config}");
     let errors = Folder::new(&[("seatgate.toml", &config), ("licences.toml", "")]).errors();
     let expected = [
         "[server.tls]: TLS listeners are not available in this release",
@@ -272,6 +273,8 @@ fn tenants_inherit_what_they_do_not_say() {
     let networks: Vec<_> = settings.server.operators.iter().map(ToString::to_string).collect();
     assert_eq!(networks, ["10.1.2.3/32", "fd00::/8"]);
     assert_eq!(settings.notify.unwrap().secret.unwrap().expose(), "hook");
+    assert_eq!(settings.usage.user_ids, UserIds::Plain);
+    assert_eq!(settings.usage.retention, Duration::from_secs(90 * 86_400));
     assert_eq!(settings.licences.len(), 3);
     assert_eq!(settings.licences[1].licence.max_devices, None);
     assert_eq!(settings.licences[1].licence.quota.users_expire_days, 1);

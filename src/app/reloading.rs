@@ -56,6 +56,7 @@ impl Keeper {
         site.resolve().await;
         self.shared.site.store(Arc::new(site));
         self.shared.warnings.set_webhook(settings.notify.clone());
+        self.shared.usage.configure(settings.usage);
         self.log_filter.follow(&settings.log);
 
         let fixed = config::fixed_differences(&self.settings, settings);

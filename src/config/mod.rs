@@ -107,6 +107,7 @@ fn settings(source: &Source, folder: &Path, env: &Env, report: &Report) -> Setti
     let validate = sections::validate(root.table("validate"));
     let log = sections::log(root.table("log"));
     let notify = sections::notify(root.table("notify"));
+    let usage = sections::usage(root.table("usage"));
 
     let mut table = root.table("licences");
     let trusted = signed_files::trusted_keys(&mut table);
@@ -138,6 +139,7 @@ fn settings(source: &Source, folder: &Path, env: &Env, report: &Report) -> Setti
         validate,
         log,
         notify,
+        usage,
         licences,
         apps,
         tenants,

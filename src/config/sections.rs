@@ -1,5 +1,5 @@
 //! The tables of the configuration file that need no other file: server, ops, admin, enforcement,
-//! store, validate, log, notify.
+//! store, validate, log, notify, usage.
 
 use std::net::SocketAddr;
 use std::num::NonZero;
@@ -16,7 +16,7 @@ use super::reader::Table;
 use super::secret::Secret;
 use super::settings::{
     Admin, Enforcement, Language, Log, LogFormat, Notify, OnFailure, Ops, Server, Store,
-    StoreBackend, Validate,
+    StoreBackend, Usage, UserIds, Validate,
 };
 use super::values::{DURATION, LOG_FILTER, tell_duration};
 use crate::tenant::{Mode, Policy, RefusalPolicy};
@@ -25,6 +25,7 @@ const MOST_WORKERS: u64 = 1024;
 /// Longer than this the address of a Unix socket does not fit into the system's structure.
 const LONGEST_SOCKET_PATH: usize = 107;
 const LONGEST_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub(super) fn server(mut table: Table<'_>, env: &Env) -> Server {
     let listen = listen(&mut table, "listen");
@@ -259,4 +260,20 @@ pub(super) fn notify(mut table: Table<'_>) -> Option<Notify> {
     }
     table.finish();
     url.map(|url| Notify { url, secret })
+}
+
+pub(super) fn usage(mut table: Table<'_>) -> Usage {
+    let words = [
+        ("plain", UserIds::Plain),
+        ("pseudonymous", UserIds::Pseudonymous),
+        ("none", UserIds::None),
+    ];
+    let usage = Usage {
+        user_ids: table.choice("user_ids", &words).unwrap_or(UserIds::Pseudonymous),
+        retention: table
+            .read_within("retention", &DURATION, DAY..=DAY * 3_660, tell_duration)
+            .unwrap_or(DAY * 400),
+    };
+    table.finish();
+    usage
 }

@@ -26,6 +26,7 @@ pub struct Settings {
     pub validate: Validate,
     pub log: Log,
     pub notify: Option<Notify>,
+    pub usage: Usage,
     /// Every licence that the files state, in the order of the files.
     pub licences: Vec<DeclaredLicence>,
     pub apps: Vec<DeclaredApp>,
@@ -160,6 +161,25 @@ impl fmt::Debug for Notify {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Notify").finish_non_exhaustive()
     }
+}
+
+/// What is kept about usage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    pub user_ids: UserIds,
+    /// How long; whole months go together.
+    pub retention: Duration,
+}
+
+/// How users are remembered for the usage report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UserIds {
+    /// By their id.
+    Plain,
+    /// By a keyed hash of it.
+    Pseudonymous,
+    /// Not at all: there is no count of unique users then.
+    None,
 }
 
 /// A customer: hosts, a licence, and what differs from the defaults.

@@ -80,7 +80,7 @@ pub async fn reply(
     if replied.corrected {
         shared.metrics.count_correction(&tenant.name);
     }
-    match replied.verdict {
+    let reply = match replied.verdict {
         ReplyVerdict::Pass => Reply::Pass,
         ReplyVerdict::Replace(text) => Reply::Replace(text),
         ReplyVerdict::Settle(settlement) => {
@@ -94,7 +94,11 @@ pub async fn reply(
             tracing::warn!("the document server accepted an open that nobody judged");
             Reply::Forbid
         }
+    };
+    if matches!(reply, Reply::Pass | Reply::Replace(_)) {
+        shared.note_opened(tenant, replied.opened);
     }
+    reply
 }
 
 /// Counts a decision about an open, and logs it.
@@ -115,6 +119,7 @@ fn report_admission(shared: &Shared, tenant: &Tenant, report: &Report) {
         reason = report.reason.map_or("none", Reason::label),
         "admission"
     );
+    shared.note_admission(tenant, report);
     warn(shared, tenant, report, outcome);
 }
 
@@ -134,6 +139,7 @@ fn warn(shared: &Shared, tenant: &Tenant, report: &Report, outcome: Outcome) {
     };
     let kind = SeatKind::of(class, licence.quota.metering());
     let usage = tenant.seats.usage(now);
+    shared.note_taken(tenant, &usage, now);
     let used = usage.iter().find(|usage| usage.kind == kind).map(|usage| usage.used);
     if let (Some(used), Some(limit)) = (used, tenant.limit(kind)) {
         let percent = shared.site.load().warning_percent;

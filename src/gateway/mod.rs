@@ -15,6 +15,7 @@
 //! | [`coauthoring`] | a co-authoring connection: the session's verdicts carried out |
 //! | [`judge`] | the messages that open a session, judged for both transports |
 //! | [`polling`] | the polling transport |
+//! | `using` | what is told about usage |
 //! | [`exchange`] | requests that Pingora's proxy does not carry |
 //! | [`body`] | request bodies that are read whole |
 //! | [`answer`] | answers of the gateway's own |
@@ -35,4 +36,5 @@ pub mod route;
 pub mod site;
 pub mod tunnel;
 pub mod upstream;
+mod using;
 pub mod validate;

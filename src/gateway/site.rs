@@ -28,6 +28,7 @@ use crate::registry::{Registry, Slot};
 use crate::seat::SeatKind;
 use crate::session::Terms;
 use crate::tenant::{HostMap, Policy};
+use crate::usage::Usage;
 use crate::validate::Desk;
 
 /// One tenant, ready to serve.
@@ -71,6 +72,8 @@ pub struct Shared {
     pub refusals: Refusals,
     /// The store, and the licences and apps in force.
     pub registrar: Registrar,
+    /// What each tenant used: see `super::using`.
+    pub usage: Arc<Usage>,
     pub validation: Desk,
     /// Co-authoring sessions that were opened by polling.
     pub polled: PolledSessions,
@@ -98,6 +101,7 @@ impl Shared {
         metrics: Arc<Metrics>,
         warnings: Warnings,
         registrar: Registrar,
+        usage: Arc<Usage>,
     ) -> Self {
         Self {
             site: ArcSwap::from_pointee(site),
@@ -107,6 +111,7 @@ impl Shared {
             refusals: Refusals::default(),
             validation: Desk::new(registrar.clone()),
             registrar,
+            usage,
             polled: PolledSessions::default(),
             draining: watch::Sender::new(false),
             busy: Arc::default(),

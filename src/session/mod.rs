@@ -39,7 +39,7 @@ use crate::wire::coauthoring::{
     AuthMessage, AuthPacket, AuthReply, DisconnectCode, SessionFacts, TokenKind,
 };
 
-pub use verdict::{Decision, Replied, ReplyVerdict, Report, Settlement, Verdict};
+pub use verdict::{Decision, Opened, Replied, ReplyVerdict, Report, Settlement, Verdict};
 
 use verdict::{pass, refuse, unreadable};
 
@@ -339,7 +339,8 @@ impl Session {
 
     /// Judges the server's reply to an `auth`.
     pub fn on_reply(&mut self, text: &[u8], terms: &Terms<'_>, ledger: &Ledger) -> Answered {
-        let uncorrected = |verdict| Answered::Done(Replied { verdict, corrected: false });
+        let uncorrected =
+            |verdict| Answered::Done(Replied { verdict, corrected: false, opened: None });
         let Ok(reply) = AuthReply::parse(text) else { return uncorrected(ReplyVerdict::Forbid) };
         if reply.result != Some(1) {
             return uncorrected(ReplyVerdict::Pass);
@@ -360,7 +361,7 @@ impl Session {
             decided => decided,
         };
         if decided == pending.class {
-            return uncorrected(self.accept(pending, &reply, terms, ledger));
+            return Answered::Done(self.accepted(pending, &reply, terms, ledger));
         }
         self.correct(pending, decided, &reply, terms, ledger)
     }
@@ -385,8 +386,8 @@ impl Session {
         let class = match decided {
             SessionClass::Viewer => {
                 pending.seat = None;
-                let verdict = self.accept(pending, reply, terms, ledger);
-                return Answered::Done(Replied { verdict, corrected: true });
+                let replied = self.accepted(pending, reply, terms, ledger);
+                return Answered::Done(Replied { corrected: true, ..replied });
             }
             SessionClass::Editor => SeatClass::Editor,
             SessionClass::LiveViewer => SeatClass::LiveViewer,
@@ -407,19 +408,33 @@ impl Session {
         ledger: &Ledger,
     ) -> Replied {
         let Correction { mut pending, .. } = correction;
-        let verdict = match (decision, AuthReply::parse(text)) {
+        let forbidden = Replied { verdict: ReplyVerdict::Forbid, corrected: true, opened: None };
+        match (decision, AuthReply::parse(text)) {
             (Ok(seat), Ok(reply)) if !self.ended => {
                 pending.seat = Some(seat);
-                self.accept(pending, &reply, terms, ledger)
+                let replied = self.accepted(pending, &reply, terms, ledger);
+                Replied { corrected: true, ..replied }
             }
             (Err(refusal), _) => {
                 let reason = refusal.reason.label();
                 tracing::warn!(reason, "no seat for what the server made of an open");
-                ReplyVerdict::Forbid
+                forbidden
             }
-            (Ok(_), _) => ReplyVerdict::Forbid,
-        };
-        Replied { verdict, corrected: true }
+            (Ok(_), _) => forbidden,
+        }
+    }
+
+    /// [`Self::accept`], with who was let in.
+    fn accepted(
+        &mut self,
+        pending: Pending,
+        reply: &AuthReply<'_>,
+        terms: &Terms<'_>,
+        ledger: &Ledger,
+    ) -> Replied {
+        let opened = Opened { class: pending.class, user: pending.facts.user.clone() };
+        let verdict = self.accept(pending, reply, terms, ledger);
+        Replied { verdict, corrected: false, opened: Some(opened) }
     }
 
     /// The document server accepted an open: it holds from now on.

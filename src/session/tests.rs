@@ -406,7 +406,7 @@ fn a_class_that_changes_twice_in_one_breath_leaves_no_editor_without_a_seat() {
     let live = with(r#","mode":"view","coEditingMode":"fast""#);
     let edit = with(r#","mode":"edit""#);
     for text in [&live, &edit] {
-        let verdict = desk.auth(&mut session, &text);
+        let verdict = desk.auth(&mut session, text);
         assert!(matches!(verdict, Verdict::Pass(_)), "{verdict:?}");
     }
     for _ in 0..2 {

@@ -60,6 +60,15 @@ pub struct Replied {
     pub verdict: ReplyVerdict,
     /// The document server took the open for another class than it was counted as.
     pub corrected: bool,
+    /// The open that the document server accepted; nothing for a reply to none.
+    pub opened: Option<Opened>,
+}
+
+/// Who was let in, as what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opened {
+    pub class: SessionClass,
+    pub user: String,
 }
 
 /// An accepted open that is to be made durable.

@@ -15,6 +15,7 @@ use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 
 use super::error::OpenError;
+use super::usage::Pseudonym;
 
 /// The pepper's length in bytes: that of the hash.
 const PEPPER_BYTES: usize = 32;
@@ -51,6 +52,13 @@ impl KeyHasher {
     /// The hash of a licence key.
     pub fn hash(&self, licence_key: &str) -> KeyHash {
         KeyHash(self.finish(b"licence key\0", licence_key.as_bytes()))
+    }
+
+    /// What stands for a user id in what is kept about usage.
+    pub fn pseudonym(&self, user: &str) -> Pseudonym {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, ..] =
+            self.finish(b"user id\0", user.as_bytes());
+        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
     }
 
     /// What a store keeps to tell whether it is opened with the right pepper.

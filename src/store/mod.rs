@@ -3,7 +3,8 @@
 //! | module | what it is |
 //! |---|---|
 //! | this one | [`Store`]: what every backend does |
-//! | [`records`] | what is stored: licences, apps, revocations, devices, users, usage, audit |
+//! | [`records`] | what is stored: licences, apps, revocations, devices, users, audit |
+//! | [`usage`] | what is stored about usage |
 //! | [`error`] | why a store cannot be opened, or an operation failed |
 //! | [`key`] | licence keys as keyed hashes |
 //! | [`embedded`] | the SQLite file of one gateway |
@@ -18,6 +19,7 @@ pub mod embedded;
 pub mod error;
 pub mod key;
 pub mod records;
+pub mod usage;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -30,8 +32,9 @@ pub use error::{OpenError, StoreError};
 pub use key::{KeyHash, KeyHasher};
 pub use records::{
     AppRecord, AuditEntry, Binding, Change, Declared, Device, LicenceRecord, Origin, PreviousKey,
-    Revocation, Sha256Hash, StoredUser, UsageRecord,
+    Revocation, Sha256Hash, StoredUser,
 };
+pub use usage::{Counts, MarkQuery, Month, Pseudonym, Span, UsageBatch, UsageRecord, UserMark};
 
 use crate::ledger::UserRecord;
 use crate::licence::Licence;
@@ -112,6 +115,10 @@ pub type ErrorHook = Arc<dyn Fn(Operation) + Send + Sync>;
 pub trait Store: fmt::Debug + Send + Sync {
     /// The keyed hash under which a licence key is stored and looked up.
     fn hash_key(&self, licence_key: &str) -> KeyHash;
+
+    /// The keyed hash that stands for a user id in what is kept about usage: another key than that
+    /// of licence keys, the same on all gateways of an installation.
+    fn pseudonym(&self, user: &str) -> Pseudonym;
 
     // --- what is in force ---
 
@@ -242,13 +249,35 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Forgets up to `limit` users who expired before `before`; tells how many.
     async fn purge_users(&self, before: Timestamp, limit: u32) -> Result<u32>;
 
-    // --- usage and audit ---
+    // --- usage ---
 
-    /// Adds to months' usage: counts of users and peaks are raised to these, refusals added.
-    async fn add_usage(&self, usage: Vec<UsageRecord>) -> Result<()>;
+    /// Adds a batch, all or nothing. The batch that was added last may come again, and changes
+    /// nothing then.
+    async fn add_usage(&self, batch: Arc<UsageBatch>) -> Result<()>;
 
-    /// The usage of the months `from..=to` (as [`UsageRecord::month`]), in order.
-    async fn usage(&self, from: u32, to: u32) -> Result<Vec<UsageRecord>>;
+    /// Hands the records of a span that start in `from..to` to `each`, ordered by start, tenant and
+    /// licence.
+    async fn for_each_usage(
+        &self,
+        span: Span,
+        from: Timestamp,
+        to: Timestamp,
+        each: Box<dyn FnMut(UsageRecord) + Send>,
+    ) -> Result<()>;
+
+    /// Hands marks to `each`, ordered by tenant, licence, class, user and month, until it says
+    /// `false`.
+    async fn for_each_mark(
+        &self,
+        query: MarkQuery,
+        each: Box<dyn FnMut(UserMark) -> bool + Send>,
+    ) -> Result<()>;
+
+    /// Forgets up to `limit` each of the hours that began, and of the months and marks that ended,
+    /// before `before`; with `names`, also the names of marks. Tells how much was forgotten.
+    async fn purge_usage(&self, before: Timestamp, names: bool, limit: u32) -> Result<u32>;
+
+    // --- audit ---
 
     /// Appends to the audit log what is not one of the changes above.
     async fn note(&self, action: &str, subject: &str, detail: String, change: Change)

@@ -122,22 +122,6 @@ pub struct StoredUser {
     pub record: UserRecord,
 }
 
-/// A tenant's usage of a licence in a month (UTC).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UsageRecord {
-    /// Year times 100 and the month: 202611.
-    pub month: u32,
-    pub tenant: String,
-    pub licence: String,
-    /// Unique users seen in the month.
-    pub editor_users: u64,
-    pub viewer_users: u64,
-    /// The most connections at one time.
-    pub editor_peak: u64,
-    pub viewer_peak: u64,
-    pub refusals: u64,
-}
-
 /// One entry of the audit log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditEntry {

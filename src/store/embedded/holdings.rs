@@ -1,4 +1,4 @@
-//! Devices, unique users, usage, the audit log.
+//! Devices, unique users, the audit log.
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -7,7 +7,7 @@ use crate::ledger::UserRecord;
 use crate::seat::SeatClass;
 use crate::store::Result;
 use crate::store::error::StoreError;
-use crate::store::records::{AuditEntry, Binding, Change, Device, StoredUser, UsageRecord};
+use crate::store::records::{AuditEntry, Binding, Change, Device, StoredUser};
 
 /// Whether a device is bound; asked before the writer is.
 pub(super) fn is_bound(
@@ -191,57 +191,6 @@ pub(super) fn purge_users(
         )?
         .execute(params![before.as_second(), limit])?;
     Ok(u32::try_from(removed).unwrap_or(u32::MAX))
-}
-
-pub(super) fn add_usage(connection: &Connection, usage: &[UsageRecord]) -> Result<(), StoreError> {
-    let mut statement = connection.prepare_cached(
-        "INSERT INTO usage (month, tenant, licence, editor_users, viewer_users, editor_peak, \
-         viewer_peak, refusals) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) \
-         ON CONFLICT DO UPDATE SET editor_users = max(editor_users, excluded.editor_users), \
-         viewer_users = max(viewer_users, excluded.viewer_users), \
-         editor_peak = max(editor_peak, excluded.editor_peak), \
-         viewer_peak = max(viewer_peak, excluded.viewer_peak), \
-         refusals = refusals + excluded.refusals",
-    )?;
-    for record in usage {
-        statement.execute(params![
-            record.month,
-            record.tenant,
-            record.licence,
-            record.editor_users,
-            record.viewer_users,
-            record.editor_peak,
-            record.viewer_peak,
-            record.refusals,
-        ])?;
-    }
-    Ok(())
-}
-
-pub(super) fn usage(
-    connection: &Connection,
-    from: u32,
-    to: u32,
-) -> Result<Vec<UsageRecord>, StoreError> {
-    let mut statement = connection.prepare_cached(
-        "SELECT month, tenant, licence, editor_users, viewer_users, editor_peak, viewer_peak, \
-         refusals FROM usage WHERE month BETWEEN ?1 AND ?2 ORDER BY month, tenant, licence",
-    )?;
-    let found: rusqlite::Result<Vec<_>> = statement
-        .query_map([from, to], |row| {
-            Ok(UsageRecord {
-                month: row.get(0)?,
-                tenant: row.get(1)?,
-                licence: row.get(2)?,
-                editor_users: row.get(3)?,
-                viewer_users: row.get(4)?,
-                editor_peak: row.get(5)?,
-                viewer_peak: row.get(6)?,
-                refusals: row.get(7)?,
-            })
-        })?
-        .collect();
-    Ok(found?)
 }
 
 pub(super) fn audit(

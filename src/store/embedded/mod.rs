@@ -8,7 +8,8 @@
 //! | `worker` | the threads; group commit |
 //! | `rows` | rows to records and back |
 //! | `licences`, `declared` | licences and apps, by administrators and by files |
-//! | `holdings` | devices, users, usage, the audit log |
+//! | `holdings` | devices, users, the audit log |
+//! | `usage` | hours, months, and who was seen |
 //!
 //! WAL mode with `synchronous = FULL`: a commit is on disk when it returns, and readers, who see
 //! committed data only, never wait for the writer.
@@ -21,6 +22,7 @@ mod rows;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod usage;
 mod worker;
 
 use std::fmt;
@@ -40,8 +42,9 @@ use super::error::{OpenError, StoreError};
 use super::key::{self, KeyHash, KeyHasher};
 use super::records::{
     AppRecord, AuditEntry, Binding, Change, Declared, Device, LicenceRecord, Origin, Sha256Hash,
-    StoredUser, UsageRecord,
+    StoredUser,
 };
+use super::usage::{MarkQuery, Pseudonym, Span, UsageBatch, UsageRecord, UserMark};
 use super::{ErrorHook, Operation, Result, Store};
 use crate::ledger::UserRecord;
 use crate::licence::Licence;
@@ -162,6 +165,10 @@ fn check_aside(
 impl Store for Embedded {
     fn hash_key(&self, licence_key: &str) -> KeyHash {
         self.keys.hash(licence_key)
+    }
+
+    fn pseudonym(&self, user: &str) -> Pseudonym {
+        self.keys.pseudonym(user)
     }
 
     async fn for_each_licence(&self, mut each: Box<dyn FnMut(LicenceRecord) + Send>) -> Result<()> {
@@ -335,13 +342,37 @@ impl Store for Embedded {
         .await
     }
 
-    async fn add_usage(&self, usage: Vec<UsageRecord>) -> Result<()> {
-        self.write(Operation::Usage, move |connection| holdings::add_usage(connection, &usage))
-            .await
+    async fn add_usage(&self, batch: Arc<UsageBatch>) -> Result<()> {
+        self.write(Operation::Usage, move |connection| usage::add(connection, &batch)).await
     }
 
-    async fn usage(&self, from: u32, to: u32) -> Result<Vec<UsageRecord>> {
-        self.read(Operation::Usage, move |connection| holdings::usage(connection, from, to)).await
+    async fn for_each_usage(
+        &self,
+        span: Span,
+        from: Timestamp,
+        to: Timestamp,
+        mut each: Box<dyn FnMut(UsageRecord) + Send>,
+    ) -> Result<()> {
+        let work =
+            move |connection: &Connection| usage::for_each(connection, span, from, to, &mut *each);
+        self.submit(&self.reader, Operation::Usage, LONG_PATIENCE, work).await
+    }
+
+    async fn for_each_mark(
+        &self,
+        query: MarkQuery,
+        mut each: Box<dyn FnMut(UserMark) -> bool + Send>,
+    ) -> Result<()> {
+        let work =
+            move |connection: &Connection| usage::for_each_mark(connection, &query, &mut *each);
+        self.submit(&self.reader, Operation::Usage, LONG_PATIENCE, work).await
+    }
+
+    async fn purge_usage(&self, before: Timestamp, names: bool, limit: u32) -> Result<u32> {
+        self.write(Operation::Usage, move |connection| {
+            usage::purge(connection, before, names, limit)
+        })
+        .await
     }
 
     async fn note(

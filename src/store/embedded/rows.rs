@@ -148,7 +148,7 @@ pub(super) fn note(
     Ok(())
 }
 
-fn unreadable(
+pub(super) fn unreadable(
     column: usize,
     kind: Type,
     error: impl std::error::Error + Send + Sync + 'static,

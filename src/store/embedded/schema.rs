@@ -9,7 +9,7 @@ pub(super) const APPLICATION_ID: i64 = 0x5347_4154;
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 
 /// The step from each schema version to the next.
-const MIGRATIONS: [&str; 1] = [FIRST];
+const MIGRATIONS: [&str; 2] = [FIRST, USAGE];
 
 /// Instants are microseconds of Unix time, the expiries of users seconds.
 const FIRST: &str = "
@@ -112,6 +112,36 @@ CREATE TRIGGER audit_is_not_deleted BEFORE DELETE ON audit BEGIN
 END;
 ";
 
+/// Usage by hours and months, and who was seen. What stood in `usage` before was never filled.
+const USAGE: &str = "
+DROP TABLE usage;
+
+-- start is Unix time in seconds; counts is JSON, as store::usage::Counts has it.
+CREATE TABLE usage (
+    span INTEGER NOT NULL,
+    start INTEGER NOT NULL,
+    tenant TEXT NOT NULL,
+    licence TEXT NOT NULL,
+    counts TEXT NOT NULL,
+    PRIMARY KEY (span, start, tenant, licence)
+) WITHOUT ROWID, STRICT;
+
+-- opened and refused are days of the month, one bit each; name is NULL where ids are not kept.
+CREATE TABLE usage_marks (
+    tenant TEXT NOT NULL,
+    licence TEXT NOT NULL,
+    class INTEGER NOT NULL,
+    user BLOB NOT NULL CHECK (length(user) = 16),
+    month INTEGER NOT NULL,
+    name TEXT,
+    opened INTEGER NOT NULL,
+    refused INTEGER NOT NULL,
+    PRIMARY KEY (tenant, licence, class, user, month)
+) WITHOUT ROWID, STRICT;
+CREATE INDEX usage_marks_by_month ON usage_marks (month);
+CREATE INDEX usage_marks_with_name ON usage_marks (month) WHERE name IS NOT NULL;
+";
+
 /// Brings the tables from schema version `from` to [`VERSION`], all or nothing. `key_check` goes
 /// into a new store.
 pub(super) fn migrate(
@@ -130,4 +160,21 @@ pub(super) fn migrate(
     }
     transaction.pragma_update(None, "user_version", VERSION)?;
     transaction.commit()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use rusqlite::Connection;
+
+    /// Makes a store look as version 1 left it.
+    pub(in crate::store::embedded) fn back_to_the_first(connection: &Connection) {
+        let old = super::FIRST.split("CREATE TABLE usage").nth(1).unwrap();
+        let old = old.split(';').next().unwrap();
+        connection
+            .execute_batch(&format!(
+                "DROP TABLE usage; DROP TABLE usage_marks; CREATE TABLE usage {old}; \
+                 PRAGMA user_version = 1;"
+            ))
+            .unwrap();
+    }
 }

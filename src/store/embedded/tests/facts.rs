@@ -1,4 +1,4 @@
-//! What is stored is found again: licences, apps, devices, users, usage, audit.
+//! What is stored is found again: licences, apps, devices, users, audit.
 
 use std::sync::Arc;
 
@@ -8,8 +8,7 @@ use super::{at, change, declared, licence, licences, now, open, user, users};
 use crate::licence::{Licence, Quota};
 use crate::seat::SeatClass;
 use crate::store::{
-    AppRecord, Binding, Change, Declared, LicenceRecord, Origin, Sha256Hash, Store as _,
-    StoreError, UsageRecord,
+    AppRecord, Binding, Change, Declared, LicenceRecord, Origin, Sha256Hash, Store as _, StoreError,
 };
 
 fn full(id: &str) -> Licence {
@@ -322,24 +321,4 @@ async fn the_audit_log_is_append_only() {
         let error = beside.execute(statement, []).unwrap_err().to_string();
         assert!(error.contains("append-only"), "{error}");
     }
-}
-
-#[tokio::test]
-async fn usage_is_raised_and_added() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = open(folder.path());
-    let record = |month, editor_peak, refusals| UsageRecord {
-        month,
-        tenant: "acme".into(),
-        licence: "l".into(),
-        editor_users: 1,
-        viewer_users: 0,
-        editor_peak,
-        viewer_peak: 0,
-        refusals,
-    };
-    store.add_usage(vec![record(202_611, 5, 2), record(202_612, 1, 0)]).await.unwrap();
-    store.add_usage(vec![record(202_611, 3, 4)]).await.unwrap();
-    assert_eq!(store.usage(202_611, 202_611).await.unwrap(), [record(202_611, 5, 6)]);
-    assert_eq!(store.usage(0, 999_999).await.unwrap().len(), 2);
 }

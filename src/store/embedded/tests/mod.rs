@@ -2,6 +2,7 @@
 
 mod facts;
 mod files;
+mod usage;
 
 use std::path::Path;
 use std::sync::Arc;
