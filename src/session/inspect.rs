@@ -286,7 +286,13 @@ impl Inspector {
                 Progress::Undecided | Progress::Harmless { .. } | Progress::Auth => Ok(false),
             };
         }
-        match self.scanner.feed(plain) {
+        // Of what the server says no more is read than it takes to know what it is: a fault behind that
+        // must not count or not as TCP cut the bytes.
+        let (rest, progress) = match self.sender {
+            Sender::Client => (&[][..], self.scanner.feed(plain)),
+            Sender::Server => self.scanner.feed_to_type(plain),
+        };
+        match progress {
             Progress::Undecided => {
                 self.text.extend_from_slice(plain);
                 Ok(false)
@@ -294,7 +300,10 @@ impl Inspector {
             Progress::Auth => {
                 self.text.extend_from_slice(plain);
                 self.treatment = Treatment::Hold;
-                Ok(false)
+                match self.scanner.feed(rest) {
+                    Progress::Malformed => Err(Violation::Ambiguous),
+                    Progress::Undecided | Progress::Harmless { .. } | Progress::Auth => Ok(false),
+                }
             }
             Progress::Harmless { watch } => {
                 let released = self.treatment == Treatment::Undecided;

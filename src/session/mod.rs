@@ -456,6 +456,8 @@ impl Session {
                     None => ReplyVerdict::Pass,
                 }
             }
+            // The same session went on over another connection before the server answered this one.
+            (_, Some(seat)) if seat.close_reason().is_some() => ReplyVerdict::Forbid,
             (SessionClass::Editor | SessionClass::LiveViewer, Some(seat)) => {
                 let licence = terms.licence.as_deref();
                 let confirmation = seat.confirm(reply.session_id.as_deref(), licence, terms.now);

@@ -539,3 +539,18 @@ fn an_answer_that_comes_after_the_end_takes_no_seat() {
     assert!(matches!(verdict, Verdict::Refuse(..)));
     assert_eq!(desk.used(SeatKind::EditorConnections), 0);
 }
+
+#[test]
+fn a_seat_that_was_taken_over_before_the_reply_admits_nobody() {
+    let desk = Desk::connections(1, 0);
+    let same = auth("u", r#","mode":"edit","sessionId":"s1""#);
+    let mut first = desk.session();
+    assert!(matches!(desk.auth(&mut first, &same), Verdict::Pass(_)));
+    let mut second = desk.session();
+    assert!(matches!(desk.auth(&mut second, &same), Verdict::Pass(_)));
+    let replied = desk.reply(&mut first, REPLY);
+    assert!(matches!(replied.verdict, ReplyVerdict::Forbid), "its seat is the other's now");
+    let replied = desk.reply(&mut second, REPLY);
+    assert!(matches!(replied.verdict, ReplyVerdict::Pass));
+    assert_eq!(desk.used(SeatKind::EditorConnections), 1);
+}

@@ -73,33 +73,37 @@ impl MessageScanner {
     /// Takes the next bytes of the message.
     pub fn feed(&mut self, chunk: &[u8]) -> Progress {
         let mut rest = chunk;
-        loop {
-            match self.phase {
-                Phase::Header => {
-                    let Some((&byte, tail)) = rest.split_first() else { break };
-                    rest = tail;
-                    match self.header.step(byte) {
-                        HeaderStep::More => {}
-                        HeaderStep::Payload => self.phase = Phase::Body,
-                        HeaderStep::Settled(kind) => self.phase = Phase::Settled(kind),
-                    }
-                }
-                Phase::Body => {
-                    if rest.is_empty() {
-                        break;
-                    }
-                    match self.body.take(rest) {
-                        Taken::Bytes(tail) => rest = tail,
-                        Taken::NoAuth => {
-                            self.phase = Phase::Settled(self.header.event(EventType::Other));
-                        }
-                        Taken::Malformed => self.phase = Phase::Settled(MessageKind::Malformed),
-                    }
-                }
-                Phase::Settled(_) => break,
-            }
-        }
+        while self.advance(&mut rest) {}
         self.progress()
+    }
+
+    /// Takes the next bytes up to where an event's type is known, and returns the others.
+    pub fn feed_to_type<'a>(&mut self, chunk: &'a [u8]) -> (&'a [u8], Progress) {
+        let mut rest = chunk;
+        while self.body.event.is_none() && self.advance(&mut rest) {}
+        (rest, self.progress())
+    }
+
+    /// Takes some bytes off; `false` once there are none left, or none that matter.
+    fn advance(&mut self, rest: &mut &[u8]) -> bool {
+        let Some((&byte, tail)) = rest.split_first() else { return false };
+        match self.phase {
+            Phase::Header => {
+                *rest = tail;
+                match self.header.step(byte) {
+                    HeaderStep::More => {}
+                    HeaderStep::Payload => self.phase = Phase::Body,
+                    HeaderStep::Settled(kind) => self.phase = Phase::Settled(kind),
+                }
+            }
+            Phase::Body => match self.body.take(rest) {
+                Taken::Bytes(tail) => *rest = tail,
+                Taken::NoAuth => self.phase = Phase::Settled(self.header.event(EventType::Other)),
+                Taken::Malformed => self.phase = Phase::Settled(MessageKind::Malformed),
+            },
+            Phase::Settled(_) => return false,
+        }
+        true
     }
 
     /// The kind of the message, which ends here.

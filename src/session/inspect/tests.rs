@@ -242,3 +242,19 @@ proptest! {
         let _ = run(&mut Inspector::new(Sender::Server), &bytes, &chunks);
     }
 }
+
+#[test]
+fn what_a_server_says_is_judged_alike_however_it_is_cut() {
+    let odd = r#"42["message",{"type":"x"y,{"#;
+    let twice = r#"42["message",{"type":"x","type":"auth","result":1}]"#;
+    let doubt = r#"42["message",{"type":"auth","type":"x"}]"#;
+    for (text, expected) in [(odd, None), (twice, None), (doubt, Some(Violation::Ambiguous))] {
+        let bytes = frames(Sender::Server, Opcode::Text, text.as_bytes(), &[]);
+        let whole = run(&mut Inspector::new(Sender::Server), &bytes, &[]);
+        assert_eq!(whole.as_ref().err(), expected.as_ref(), "{text}");
+        for cut in 0..bytes.len() {
+            let cut = run(&mut Inspector::new(Sender::Server), &bytes, &[cut]);
+            assert_eq!(cut, whole, "{text}");
+        }
+    }
+}
