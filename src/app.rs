@@ -1,9 +1,10 @@
 //! Wiring: configuration to a running process, reload, drain.
 
 mod reloading;
+mod stopping;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,14 +13,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::SignedDuration;
 use parking_lot::Mutex;
+use pingora::apps::http_app::HttpServer;
 use pingora::connectors::http::Connector;
-use pingora::listeners::ListenerConfig;
-use pingora::protocols::l4::stream::L4BufferSettings;
 use pingora::proxy::HttpProxy;
 use pingora::server::configuration::ServerConf;
-use pingora::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
+use pingora::server::{RunArgs, Server, ShutdownWatch};
 use pingora::services::background::{BackgroundService, background_service};
-use pingora::services::listening::Service;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -32,6 +31,7 @@ use crate::gateway::proxy::Gateway;
 use crate::gateway::site::{Shared, Site};
 use crate::high_water::HighWater;
 use crate::ledger::Ledger;
+use crate::listen::{self, Doors, ListenError};
 use crate::log;
 use crate::ops::listener::Operations;
 use crate::ops::metrics::Metrics;
@@ -44,6 +44,8 @@ use crate::store::embedded::Embedded;
 use crate::store::{OpenError, StoreError, StoredUser};
 use crate::usage::Usage;
 
+use stopping::Signals;
+
 /// The version of the program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -52,12 +54,6 @@ pub const REVISION: &str = match option_env!("SEATGATE_REVISION") {
     Some(revision) => revision,
     None => "unknown",
 };
-
-/// How long requests under way may take to end after SIGTERM.
-const DRAIN_LIMIT: Duration = Duration::from_secs(10);
-
-/// How often the service manager is told how far the drain is.
-const DRAIN_WORD: Duration = Duration::from_secs(2);
 
 /// How often what is over is cleared out of the ledger.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -77,8 +73,8 @@ const UPSTREAM_POOL: usize = 1024;
 pub enum StartError {
     #[error("{0}")]
     Config(#[from] ConfigErrors),
-    #[error("cannot listen on {address}: {source}; {mend}")]
-    Listen { address: SocketAddr, source: io::Error, mend: &'static str },
+    #[error("{0}")]
+    Listen(#[from] ListenError),
     #[error("cannot start: {0}")]
     Runtime(#[from] io::Error),
     #[error("cannot open the store: {0}")]
@@ -103,9 +99,8 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
-    for address in settings.server.listen.iter().chain([&settings.ops.listen]) {
-        check_address(*address)?;
-    }
+    let public = bind_all(&settings.server.listen)?;
+    let operations = bind_all(&[settings.ops.listen])?;
     let high_water = Arc::new(HighWater::open(&settings.server.state_directory));
     high_water.judge(&mut settings.licences, clock::now());
     let ledger = Ledger::new();
@@ -133,18 +128,15 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     let mut proxy =
         HttpProxy::new(Gateway::new(Arc::clone(&shared)), Arc::clone(&server.configuration));
     proxy.handle_init_modules();
-    let front = Front::new(proxy, shared.draining.subscribe());
-    let mut public = Service::new("public".to_owned(), front);
-    for address in &settings.server.listen {
-        // Pingora's read buffer of 64 KiB a connection would only be copied through.
-        let buffers = L4BufferSettings::default().read(0);
-        public.add_listener(ListenerConfig::tcp(address.to_string()).l4_buffer(buffers));
-    }
+    let front = Arc::new(Front::new(proxy, shared.draining.subscribe()));
+    let doors = Doors::new(front, public, shared.draining.subscribe());
+    let mut doors = background_service("public", doors);
+    doors.threads = None;
     let pulse = Arc::new(Pulse::default());
-    server.add_service(Beating::new(public, Arc::clone(&pulse)));
+    server.add_service(Beating::new(doors, Arc::clone(&pulse)));
 
     let listening = Arc::new(AtomicBool::new(false));
-    let operations = Operations::new(Reporter {
+    let application = Operations::new(Reporter {
         shared: Arc::clone(&shared),
         listening: Arc::clone(&listening),
         high_water: Arc::clone(&high_water),
@@ -152,11 +144,9 @@ pub fn run(path: &Path) -> Result<(), StartError> {
         version: VERSION,
         revision: REVISION,
     });
-    let application = pingora::apps::http_app::HttpServer::new_app(operations);
-    let mut ops = Service::new("operations".to_owned(), application);
-    ops.add_tcp(&settings.ops.listen.to_string());
-    ops.threads = Some(1);
-    server.add_service(ops);
+    let application = Arc::new(HttpServer::new_app(application));
+    let doors = Doors::new(application, operations, shared.left.subscribe());
+    server.add_service(background_service("operations", doors));
 
     let (reloads, requests) = Reloads::new();
     let office = Office::new(Arc::clone(&shared), Arc::clone(&high_water), reloads, started);
@@ -194,26 +184,6 @@ fn keep_freed_memory() {
     drop(std::hint::black_box(Vec::<u8>::with_capacity(1 << 20)));
 }
 
-/// Looks whether an address can be listened on, before Pingora panics about it.
-fn check_address(address: SocketAddr) -> Result<(), StartError> {
-    let listen = |source: io::Error| {
-        let mend = match source.kind() {
-            io::ErrorKind::AddrInUse => "another program has it: stop that, or choose another port",
-            io::ErrorKind::PermissionDenied => {
-                "ports below 1024 need CAP_NET_BIND_SERVICE: choose a higher one, or grant it"
-            }
-            io::ErrorKind::AddrNotAvailable => "this host does not have that address",
-            _ => "choose another address",
-        };
-        StartError::Listen { address, source, mend }
-    };
-    let domain = if address.is_ipv4() { socket2::Domain::IPV4 } else { socket2::Domain::IPV6 };
-    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None).map_err(listen)?;
-    socket.set_reuse_address(true).map_err(listen)?;
-    socket.bind(&address.into()).map_err(listen)?;
-    socket.listen(1).map_err(listen)
-}
-
 /// Opens the store, applies the licence files to it, and counts the users that it remembers.
 fn open_store(
     settings: &Settings,
@@ -249,6 +219,10 @@ fn resolve(shared: &Shared) -> io::Result<()> {
     Ok(())
 }
 
+fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, ListenError> {
+    addresses.iter().map(|address| listen::bind(*address)).collect()
+}
+
 /// What goes on beside the requests: health checks, clearing away, reload.
 struct Keeper {
     shared: Arc<Shared>,
@@ -281,7 +255,7 @@ impl BackgroundService for Keeper {
             }
         };
         let Some(mut requests) = self.requests.lock().take() else { return };
-        self.await_listeners().await;
+        self.listening.store(true, Ordering::Release);
         self.greet();
         self.tell_ready();
         loop {
@@ -332,23 +306,6 @@ impl Keeper {
         watches
     }
 
-    /// Waits until every public listener accepts connections.
-    async fn await_listeners(&self) {
-        for address in &self.settings.server.listen {
-            let mut reachable = *address;
-            if reachable.ip().is_unspecified() {
-                reachable.set_ip(match reachable.ip() {
-                    IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
-                    IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
-                });
-            }
-            while tokio::net::TcpStream::connect(reachable).await.is_err() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        }
-        self.listening.store(true, Ordering::Release);
-    }
-
     /// Says what listens where, and what to try next.
     fn greet(&self) {
         let Settings { server, ops, validate, .. } = &*self.settings;
@@ -393,60 +350,5 @@ async fn purge_users(shared: Arc<Shared>) {
         let before = clock::now().saturating_sub(SignedDuration::from_hours(1));
         let Ok(before) = before else { continue };
         while shared.registrar.store().purge_users(before, PURGE_PIECE).await == Ok(PURGE_PIECE) {}
-    }
-}
-
-/// Ends the process: at once by SIGINT, after a drain by SIGTERM or SIGQUIT.
-struct Signals {
-    shared: Arc<Shared>,
-    notifier: Arc<Notifier>,
-}
-
-#[async_trait]
-impl ShutdownSignalWatch for Signals {
-    async fn recv(&self) -> ShutdownSignal {
-        let (Ok(mut terminate), Ok(mut interrupt), Ok(mut quit)) = (
-            signal(SignalKind::terminate()),
-            signal(SignalKind::interrupt()),
-            signal(SignalKind::quit()),
-        ) else {
-            tracing::error!("signals cannot be received");
-            return std::future::pending().await;
-        };
-        tokio::select! {
-            _ = interrupt.recv() => {
-                self.notifier.stopping("Stopping at once");
-                return ShutdownSignal::FastShutdown;
-            }
-            _ = terminate.recv() => {}
-            _ = quit.recv() => {}
-        }
-        self.shared.draining.send_replace(true);
-        tracing::info!(under_way = self.shared.busy_count(), "draining");
-        self.notifier.stopping("Draining");
-        let telling = async {
-            let mut turn = tokio::time::interval(DRAIN_WORD);
-            loop {
-                turn.tick().await;
-                let left = self.shared.busy_count();
-                self.notifier.still_at_it(&format!("Draining: {left} requests and sessions left"));
-            }
-        };
-        let drained = async {
-            while self.shared.busy_count() > 0 {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::select! {
-            () = drained => {}
-            () = telling => {}
-            () = tokio::time::sleep(DRAIN_LIMIT) => {
-                tracing::warn!(under_way = self.shared.busy_count(), "not all requests ended in time");
-            }
-            _ = interrupt.recv() => {}
-        }
-        // The store says by itself when it fails.
-        let _ = self.shared.usage.write(true, clock::now()).await;
-        ShutdownSignal::FastShutdown
     }
 }

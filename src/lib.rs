@@ -14,6 +14,7 @@
 //! | [`usage`] | what each tenant really used |
 //! | [`validate`] | the validation API: request, decision, answer |
 //! | [`gateway`] | the Pingora adapter |
+//! | [`listen`] | sockets that accept connections |
 //! | [`admin`] | the administration API on its Unix socket |
 //! | [`ops`] | metrics, health |
 //! | [`signed`] | signed licence files |
@@ -34,6 +35,7 @@ pub mod high_water;
 pub mod ledger;
 pub mod licence;
 pub mod license_answer;
+pub mod listen;
 pub mod log;
 pub mod ops;
 pub mod registrar;

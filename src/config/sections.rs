@@ -26,6 +26,7 @@ const MOST_WORKERS: u64 = 1024;
 const LONGEST_SOCKET_PATH: usize = 107;
 const LONGEST_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const LONGEST_DRAIN: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 pub(super) fn server(mut table: Table<'_>, env: &Env) -> Server {
     let listen = listen(&mut table, "listen");
@@ -40,6 +41,8 @@ pub(super) fn server(mut table: Table<'_>, env: &Env) -> Server {
         state_directory: env.state_directory().unwrap_or_else(|| PathBuf::from(stated)),
         operators: networks(&mut table, "operators").unwrap_or_default(),
         trusted_proxies: networks(&mut table, "trusted_proxies").unwrap_or_else(loopback),
+        stop_limit: limit(&mut table, "stop_limit", Duration::from_secs(10)),
+        drain_limit: limit(&mut table, "drain_limit", Duration::from_secs(4 * 60 * 60)),
     };
     if table.has("tls") {
         tls(table.table("tls"));
@@ -64,6 +67,11 @@ fn tls(mut table: Table<'_>) {
         mend: "terminate TLS in front, and remove this table",
     });
     table.finish();
+}
+
+fn limit(table: &mut Table<'_>, key: &'static str, default: Duration) -> Duration {
+    let within = Duration::ZERO..=LONGEST_DRAIN;
+    table.read_within(key, &DURATION, within, tell_duration).unwrap_or(default)
 }
 
 fn listen(table: &mut Table<'_>, key: &'static str) -> Option<Vec<SocketAddr>> {

@@ -44,6 +44,10 @@ pub struct Server {
     pub operators: Vec<IpNet>,
     /// Peers whose `X-Forwarded-*` headers are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// How long what is under way may go on after SIGTERM.
+    pub stop_limit: Duration,
+    /// How long sessions may stay with this process after another took over.
+    pub drain_limit: Duration,
 }
 
 #[derive(Clone, Debug)]

@@ -78,8 +78,8 @@ enum End {
     Closed,
     /// It never took over the polling session that it was opened for.
     ProbeEnded,
-    /// The gateway is shutting down.
-    Draining,
+    /// The gateway is shutting down: the editor connects again, to whoever comes next.
+    ShutDown,
 }
 
 /// A connection with both handshakes done.
@@ -115,7 +115,7 @@ impl Connection {
         let mut driver = Driver {
             pump: Pump::new(client, server, inspect, &self.early, CLIENT_IDLE),
             session,
-            draining: self.shared.draining.subscribe(),
+            closing: self.shared.closing.subscribe(),
             shared: self.shared,
             tenant: self.tenant,
             upgrades: self.upgrades,
@@ -140,7 +140,7 @@ struct Driver<C, S> {
     session: Arc<Mutex<Session>>,
     shared: Arc<Shared>,
     tenant: Arc<Tenant>,
-    draining: watch::Receiver<bool>,
+    closing: watch::Receiver<bool>,
     upgrades: Option<Upgrade>,
     /// The WebSocket has taken the session over from polling.
     upgraded: bool,
@@ -154,7 +154,7 @@ enum Wake {
     Closed(CloseReason),
     /// The session was refused by polling.
     Refused,
-    Draining,
+    Closing,
 }
 
 impl<C, S> Driver<C, S>
@@ -169,7 +169,7 @@ where
                 biased;
                 reason = closed(watch) => Wake::Closed(reason),
                 () = refused(self.upgrades.as_ref()) => Wake::Refused,
-                _ = self.draining.wait_for(|draining| *draining) => Wake::Draining,
+                _ = self.closing.wait_for(|closing| *closing) => Wake::Closing,
                 event = self.pump.next() => Wake::Pump(event),
             };
             let event = match wake {
@@ -187,9 +187,9 @@ where
                     self.dismiss(DisconnectCode::AccessDenied).await;
                     return End::Refused;
                 }
-                Wake::Draining => {
+                Wake::Closing => {
                     self.farewell(&[], 1001).await;
-                    return End::Draining;
+                    return End::ShutDown;
                 }
             };
             if let Some(end) = self.on_event(event).await {
@@ -379,7 +379,7 @@ where
         }
         let lost = match end {
             End::Goodbye | End::Refused | End::Violation | End::Closed | End::ProbeEnded => false,
-            End::ClientLost | End::ServerLost | End::TimedOut | End::Draining => true,
+            End::ClientLost | End::ServerLost | End::TimedOut | End::ShutDown => true,
             End::ServerClosed => !self.server_said_goodbye,
         };
         if let Some(Upgrade { id, .. }) = &self.upgrades {

@@ -51,6 +51,8 @@ pub struct Site {
     pub validate: Validate,
     /// How long a lost connection keeps its seat for the same session.
     pub reconnect_grace: Duration,
+    /// How long what is under way may go on after SIGTERM.
+    pub stop_limit: Duration,
     /// From this share of a kind of seat on a warning is due.
     pub warning_percent: u8,
     /// Whether the status page tells who sits where.
@@ -77,8 +79,12 @@ pub struct Shared {
     pub validation: Desk,
     /// Co-authoring sessions that were opened by polling.
     pub polled: PolledSessions,
-    /// Becomes `true` when the process is about to end.
+    /// Becomes `true` when no request is taken any more; what is under way goes on.
     pub draining: watch::Sender<bool>,
+    /// Becomes `true` when what still goes on is to end.
+    pub closing: watch::Sender<bool>,
+    /// Becomes `true` when another process has taken the listeners over.
+    pub left: watch::Sender<bool>,
     /// Requests and tunnels under way.
     busy: Arc<AtomicUsize>,
 }
@@ -114,6 +120,8 @@ impl Shared {
             usage,
             polled: PolledSessions::default(),
             draining: watch::Sender::new(false),
+            closing: watch::Sender::new(false),
+            left: watch::Sender::new(false),
             busy: Arc::default(),
         }
     }
@@ -178,6 +186,7 @@ impl Site {
             access_log: settings.log.access,
             validate: settings.validate.clone(),
             reconnect_grace: settings.enforcement.reconnect_grace,
+            stop_limit: settings.server.stop_limit,
             warning_percent: settings.enforcement.warning_percent,
             show_people: settings.ops.show_people,
             hosts,

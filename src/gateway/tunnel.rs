@@ -67,10 +67,10 @@ async fn run_transparent(
     early: &[u8],
 ) {
     let mut pump = Pump::new(client, server, Transparent::default(), early, TUNNEL_IDLE);
-    let mut draining = shared.draining.subscribe();
+    let mut closing = shared.closing.subscribe();
     let event = tokio::select! {
         event = pump.next() => event,
-        _ = draining.wait_for(|draining| *draining) => return,
+        _ = closing.wait_for(|closing| *closing) => return,
     };
     if let PumpEvent::Ended(from) = event {
         let rest = async {

@@ -73,13 +73,14 @@ pub struct Setup {
 
 impl Setup {
     /// A gateway in front of `upstream`, whose default licence has two editor and two live-viewer
-    /// connections and no grace for lost connections.
+    /// connections, with no grace for lost connections and little for a stop.
     pub fn before(upstream: SocketAddr) -> Self {
         let licence = LicenceFile::connections(DEFAULT_LICENCE, 2, 2);
         Self { config: Table::new(), licences: vec![licence], apps: Vec::new(), shell: None }
             .set("document_server.addresses", vec![upstream.to_string()])
             .set("enforcement.reconnect_grace", "0s")
             .set("server.workers", 2)
+            .set("server.stop_limit", "200ms")
             .set("licences.default", DEFAULT_LICENCE)
     }
 

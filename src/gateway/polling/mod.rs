@@ -255,7 +255,7 @@ impl Polling<'_> {
             Ok::<_, Box<pingora::Error>>((exchange.head, body))
         };
         let watch = polled.session.lock().seat().map(crate::ledger::Seat::watch);
-        let mut draining = self.shared.draining.subscribe();
+        let mut closing = self.shared.closing.subscribe();
         let (head, body) = tokio::select! {
             answer = answer => answer?,
             () = woken => return self.deliver_farewell(session, id, polled).await,
@@ -265,7 +265,7 @@ impl Polling<'_> {
                 return self.deliver_farewell(session, id, polled).await;
             }
             // The client asks again, and is told then that nobody listens any more.
-            () = drains(&mut draining) => {
+            () = closes(&mut closing) => {
                 let mut answer = Answer::json(NOOP);
                 answer.content_type = "text/plain; charset=UTF-8";
                 answer.keep_alive = false;
@@ -395,8 +395,8 @@ impl Polling<'_> {
 }
 
 /// Waits until the process is about to end.
-async fn drains(draining: &mut watch::Receiver<bool>) {
-    let _ = draining.wait_for(|draining| *draining).await.is_ok();
+async fn closes(closing: &mut watch::Receiver<bool>) {
+    let _ = closing.wait_for(|closing| *closing).await.is_ok();
 }
 
 /// The body with some of its packets replaced.
