@@ -26,6 +26,7 @@ use tokio::task::JoinSet;
 use crate::admin::{self, Administration, Office, SocketError};
 use crate::clock;
 use crate::config::{self, ConfigErrors, Loaded, Settings, StoreBackend};
+use crate::engine::{Engine, EngineError};
 use crate::gateway::front::Front;
 use crate::gateway::proxy::Gateway;
 use crate::gateway::site::{Shared, Site};
@@ -41,7 +42,8 @@ use crate::ops::warnings::Warnings;
 use crate::registrar::Registrar;
 use crate::reload::{Reloads, Request};
 use crate::store::embedded::Embedded;
-use crate::store::{OpenError, StoreError, StoredUser};
+use crate::store::redis::Redis;
+use crate::store::{ErrorHook, OpenError, Store, StoreError, StoredUser};
 use crate::usage::Usage;
 
 use stopping::Signals;
@@ -61,6 +63,9 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the clock is looked at for signed licences.
 const HIGH_WATER_INTERVAL: Duration = Duration::from_secs(60);
 
+/// Of the seconds without Redis at the start, which are told of.
+const WAITING_TOLD: u32 = 10;
+
 /// How often expired users are cleared out of the store, and how many in one go.
 const PURGE_INTERVAL: Duration = Duration::from_secs(60);
 const PURGE_PIECE: u32 = 1_000;
@@ -79,6 +84,8 @@ pub enum StartError {
     Runtime(#[from] io::Error),
     #[error("cannot open the store: {0}")]
     Open(#[from] OpenError),
+    #[error("cannot start: {0}; see [store] in the configuration")]
+    Engine(#[from] EngineError),
     #[error("cannot start: {0}")]
     Store(#[from] StoreError),
     #[error("{0}")]
@@ -190,15 +197,13 @@ fn open_store(
     ledger: &Ledger,
     metrics: &Arc<Metrics>,
 ) -> Result<Registrar, StartError> {
-    let path = match &settings.store.backend {
-        StoreBackend::Embedded { path } => path,
-        // The configuration refuses it.
-        StoreBackend::Redis { .. } => unreachable!("no such backend in this release"),
-    };
     let counted = Arc::clone(metrics);
-    let on_error = Arc::new(move |operation| counted.count_store_error(operation));
-    let store = Arc::new(Embedded::open(path, on_error)?);
+    let on_error: ErrorHook = Arc::new(move |operation| counted.count_store_error(operation));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let store: Arc<dyn Store> = match &settings.store.backend {
+        StoreBackend::Embedded { path } => Arc::new(Embedded::open(path, on_error)?),
+        StoreBackend::Redis(redis) => runtime.block_on(open_redis(redis, on_error))?,
+    };
     runtime.block_on(async {
         let now = clock::now();
         let registrar = Registrar::load(store).await?;
@@ -210,6 +215,30 @@ fn open_store(
         registrar.store().for_each_user(now, Box::new(count)).await?;
         Ok(registrar)
     })
+}
+
+/// Waits for the engine, as long as it takes, and opens the store in it.
+async fn open_redis(
+    settings: &config::Redis,
+    on_error: ErrorHook,
+) -> Result<Arc<dyn Store>, StartError> {
+    let engine = Engine::start(settings.engine.clone())?;
+    let mut waited = 0_u32;
+    let waiting = engine.first_connection(|error| {
+        if waited.is_multiple_of(WAITING_TOLD) {
+            tracing::warn!("waiting for Redis at {}: {error}", engine.told());
+        }
+        waited = waited.saturating_add(1);
+    });
+    waiting.await?;
+    tracing::info!("connected to Redis at {}", engine.told());
+    let topology = settings.engine.address.topology.clone();
+    let key_file = settings.key_file.as_deref();
+    let store = Redis::open(engine, topology, key_file, on_error).await?;
+    for risk in store.risks().await {
+        tracing::warn!("{risk}");
+    }
+    Ok(Arc::new(store))
 }
 
 /// Finds the document servers' addresses before the first request comes.
@@ -247,6 +276,8 @@ impl BackgroundService for Keeper {
         tokio::spawn(purge_users(Arc::clone(&self.shared)));
         let usage = Arc::clone(&self.shared.usage);
         tokio::spawn(usage.run(Arc::clone(&self.shared) as _, clock::now));
+        let registrar = self.shared.registrar.clone();
+        tokio::spawn(async move { registrar.follow().await });
         let mut hangup = match signal(SignalKind::hangup()) {
             Ok(hangup) => hangup,
             Err(error) => {

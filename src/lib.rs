@@ -9,6 +9,7 @@
 //! | [`token`] | the document server's JWTs |
 //! | [`session`] | state machine of one co-authoring connection |
 //! | [`store`] | what must outlast the process |
+//! | [`engine`] | a Redis or Valkey that gateways share |
 //! | [`registry`], [`registrar`] | the licences and apps in force, and what changes them |
 //! | [`license_answer`] | what the license command answers |
 //! | [`usage`] | what each tenant really used |
@@ -30,6 +31,7 @@ pub mod app;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod engine;
 pub mod gateway;
 pub mod high_water;
 pub mod ledger;

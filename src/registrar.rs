@@ -15,8 +15,8 @@ use crate::config::{Place, Settings};
 use crate::licence::Licence;
 use crate::registry::Registry;
 use crate::store::{
-    AppRecord, Change, Declared, KeyHash, LicenceRecord, Origin, Result, Sha256Hash, Store,
-    StoreError,
+    AppRecord, Change, Changed, Declared, KeyHash, LicenceRecord, Origin, Result, Sha256Hash,
+    Store, StoreError,
 };
 
 /// How soon what could not be read after a change is read again.
@@ -41,6 +41,28 @@ impl Registrar {
         store.for_each_licence(Box::new(move |record| filled.put(record))).await?;
         registry.set_apps(store.apps().await?);
         Ok(Self { store, registry, turn: Arc::default() })
+    }
+
+    /// Puts in force what other gateways change, for as long as it is waited for.
+    pub async fn follow(&self) {
+        let Some(mut feed) = self.store.changes() else { return };
+        loop {
+            let changes = feed.next().await;
+            // In turn with the changes made here, so that nothing older is put over them.
+            let _turn = self.turn.lock().await;
+            for changed in changes {
+                match changed {
+                    Changed::Licence(id) => self.refresh_licence(&id).await,
+                    Changed::Apps => self.refresh_apps().await,
+                    Changed::Devices(id) => self.registry.unbound(&id),
+                    Changed::Everything => {
+                        self.refresh_licences().await;
+                        self.refresh_apps().await;
+                        self.registry.all_unbound();
+                    }
+                }
+            }
+        }
     }
 
     /// What is in force.
@@ -239,6 +261,18 @@ impl Registrar {
                 Err(error) => {
                     tracing::error!(licence = id, %error, "cannot be read after a change")
                 }
+            }
+            tokio::time::sleep(READ_AGAIN).await;
+        }
+    }
+
+    async fn refresh_licences(&self) {
+        loop {
+            let registry = Arc::clone(&self.registry);
+            let put = Box::new(move |record| registry.put(record));
+            match self.store.for_each_licence(put).await {
+                Ok(()) | Err(StoreError::Closed) => return,
+                Err(error) => tracing::error!(%error, "licences cannot be read"),
             }
             tokio::time::sleep(READ_AGAIN).await;
         }

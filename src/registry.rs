@@ -137,6 +137,13 @@ impl Registry {
         self.apps.store(Arc::new(apps));
     }
 
+    /// Any device may have lost its binding.
+    pub(crate) fn all_unbound(&self) {
+        for slot in self.licences.read().by_id.values() {
+            slot.unbound.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
     /// Devices of a licence lost their bindings.
     pub(crate) fn unbound(&self, id: &str) {
         if let Some(slot) = self.licences.read().by_id.get(id) {

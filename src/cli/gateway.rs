@@ -15,6 +15,7 @@ pub(super) fn run(path: &Path) -> Outcome {
         error @ (StartError::Listen { .. }
         | StartError::Runtime(_)
         | StartError::Open(_)
+        | StartError::Engine(_)
         | StartError::Store(_)
         | StartError::Socket(_)
         | StartError::Metrics(_)) => Failure::failed(error),

@@ -85,19 +85,19 @@ pub(super) const HOST_PATTERN: Kind<String> =
         if is_host(name.strip_prefix("*.").unwrap_or(&name)) { Ok(name) } else { Err(Fault::PLAIN) }
     });
 
-fn split_port(text: &str) -> (&str, Option<&str>) {
+pub(super) fn split_port(text: &str) -> (&str, Option<&str>) {
     match text.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => (host, Some(port)),
         Some(_) | None => (text, None),
     }
 }
 
-fn is_port(port: &str) -> bool {
+pub(super) fn is_port(port: &str) -> bool {
     port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0)
 }
 
 /// A DNS name, an IPv4 address, or an IPv6 address in brackets.
-fn is_host(host: &str) -> bool {
+pub(super) fn is_host(host: &str) -> bool {
     if let Some(literal) = host.strip_prefix('[') {
         return literal.strip_suffix(']').is_some_and(|ip| ip.parse::<Ipv6Addr>().is_ok());
     }
@@ -172,18 +172,6 @@ pub(super) const WEB_URL: Kind<String> = Kind {
         let uri = text.parse::<http::Uri>().map_err(|_| Fault::PLAIN)?;
         match (uri.scheme_str(), uri.host()) {
             (Some("http" | "https"), Some(host)) if !host.is_empty() => Ok(text.to_owned()),
-            _ => Err(Fault::PLAIN),
-        }
-    })
-};
-
-/// A Redis server. Not repeated in errors: it may hold a password.
-pub(super) const REDIS_URL: Kind<String> = Kind {
-    confidential: true,
-    ..kind("a Redis URL", "write it such as \"redis://127.0.0.1:6379/0\"", |text| {
-        let uri = text.parse::<http::Uri>().map_err(|_| Fault::PLAIN)?;
-        match (uri.scheme_str(), uri.host()) {
-            (Some("redis" | "rediss"), Some(host)) if !host.is_empty() => Ok(text.to_owned()),
             _ => Err(Fault::PLAIN),
         }
     })
@@ -297,7 +285,7 @@ mod tests {
         #[test]
         fn any_text_is_parsed_or_refused(text: String, ascii in "[ -~]{0,40}") {
             for text in [text, ascii] {
-                for kind in [ADDRESS, HOST_PATTERN, PATH, PATH_PREFIX, API_PATH, ORIGIN, WEB_URL, REDIS_URL] {
+                for kind in [ADDRESS, HOST_PATTERN, PATH, PATH_PREFIX, API_PATH, ORIGIN, WEB_URL] {
                     let _ = (kind.parse)(&text);
                 }
                 let _ = (SOCKET.parse)(&text);

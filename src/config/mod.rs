@@ -6,19 +6,20 @@
 //! | `errors` | what can be wrong, and how it is told |
 //! | `source` | a file's text and parsed TOML with places; where errors are collected |
 //! | `reader` | tables and values: wrong types, ranges, unknown keys |
-//! | `values`, `addresses` | strings to strong types |
+//! | `values`, `addresses`, `engine_url` | strings to strong types |
 //! | `files` | reading files within limits, the environment |
 //! | `credentials` | secrets, inline or in files of their own |
 //! | `signed_files` | trusted keys, signed licence files |
 //! | `parts` | parts of a configuration for the command line; a licence file alone |
 //! | `fixed` | what a reload cannot change |
-//! | `sections`, `document_server`, `tenants`, `licences` | the tables of the files |
+//! | `sections`, `store`, `document_server`, `tenants`, `licences` | the tables of the files |
 //!
 //! Nothing here opens sockets, reads the clock, or writes.
 
 mod addresses;
 mod credentials;
 mod document_server;
+mod engine_url;
 mod errors;
 mod files;
 mod fixed;
@@ -30,6 +31,7 @@ mod sections;
 mod settings;
 mod signed_files;
 mod source;
+mod store;
 mod tenants;
 mod values;
 
@@ -103,7 +105,7 @@ fn settings(source: &Source, folder: &Path, env: &Env, report: &Report) -> Setti
     let document_server = document_server::read(root.table("document_server"), &built_in);
     let document_server = Arc::new(document_server);
     let enforcement = sections::enforcement(root.table("enforcement"));
-    let store = sections::store(root.table("store"), &server.state_directory);
+    let store = store::store(root.table("store"), &server.state_directory);
     let validate = sections::validate(root.table("validate"));
     let log = sections::log(root.table("log"));
     let notify = sections::notify(root.table("notify"));

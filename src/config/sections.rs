@@ -1,5 +1,5 @@
 //! The tables of the configuration file that need no other file: server, ops, admin, enforcement,
-//! store, validate, log, notify, usage.
+//! validate, log, notify, usage.
 
 use std::net::SocketAddr;
 use std::num::NonZero;
@@ -8,15 +8,13 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::addresses::{API_PATH, NETWORK, ORIGIN, PATH, REDIS_URL, SOCKET, WEB_URL};
+use super::addresses::{API_PATH, NETWORK, ORIGIN, PATH, SOCKET, WEB_URL};
 use super::credentials::{self, Many};
 use super::errors::Problem;
 use super::files::Env;
 use super::reader::Table;
-use super::secret::Secret;
 use super::settings::{
-    Admin, Enforcement, Language, Log, LogFormat, Notify, OnFailure, Ops, Server, Store,
-    StoreBackend, Usage, UserIds, Validate,
+    Admin, Enforcement, Language, Log, LogFormat, Notify, Ops, Server, Usage, UserIds, Validate,
 };
 use super::values::{DURATION, LOG_FILTER, tell_duration};
 use crate::tenant::{Mode, Policy, RefusalPolicy};
@@ -189,50 +187,6 @@ pub(super) fn enforcement(mut table: Table<'_>) -> Enforcement {
     };
     table.finish();
     enforcement
-}
-
-pub(super) fn store(mut table: Table<'_>, state_directory: &Path) -> Store {
-    #[derive(Clone, Copy, PartialEq, Eq)]
-    enum Backend {
-        Embedded,
-        Redis,
-    }
-    let backends = [("embedded", Backend::Embedded), ("redis", Backend::Redis)];
-    let backend = table.choice("backend", &backends).unwrap_or(Backend::Embedded);
-    let path = table.read("path", &PATH).unwrap_or_else(|| "seatgate.db".to_owned());
-    let url = table.read("url", &REDIS_URL);
-    let on_failure =
-        table.choice("on_failure", &[("deny", OnFailure::Deny), ("allow", OnFailure::Allow)]);
-    let leases = Duration::from_secs(1)..=Duration::from_secs(3600);
-    let lease = table.read_within("lease", &DURATION, leases, tell_duration);
-    let backend = match backend {
-        Backend::Embedded => {
-            for key in ["url", "on_failure", "lease"] {
-                if let Some(value) = table.value(key) {
-                    value.warn("the embedded store does not use it; remove it");
-                }
-            }
-            StoreBackend::Embedded { path: state_directory.join(path) }
-        }
-        Backend::Redis => {
-            if !table.has("url") {
-                table.missing("url", REDIS_URL.mend);
-            }
-            if let Some(value) = table.value("backend") {
-                value.fail(Problem::Unavailable {
-                    what: "the Redis store is",
-                    mend: "write \"embedded\"",
-                });
-            }
-            StoreBackend::Redis {
-                url: Secret::new(url.unwrap_or_default()),
-                on_failure: on_failure.unwrap_or(OnFailure::Deny),
-                lease: lease.unwrap_or(Duration::from_secs(20)),
-            }
-        }
-    };
-    table.finish();
-    Store { backend }
 }
 
 pub(super) fn validate(mut table: Table<'_>) -> Validate {

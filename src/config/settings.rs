@@ -115,7 +115,63 @@ pub struct Store {
 #[derive(Clone, Debug)]
 pub enum StoreBackend {
     Embedded { path: PathBuf },
-    Redis { url: Secret, on_failure: OnFailure, lease: Duration },
+    Redis(Box<Redis>),
+}
+
+/// Redis or Valkey, for gateways that share their seats.
+#[derive(Clone, Debug)]
+pub struct Redis {
+    pub engine: Engine,
+    /// Where the secret of the keys' hashes is; `None`: in the engine, where every gateway finds
+    /// it.
+    pub key_file: Option<PathBuf>,
+    pub on_failure: OnFailure,
+    /// A gateway that is not heard of for this long has no seats any more.
+    pub lease: Duration,
+}
+
+/// A Redis or Valkey, and how it is connected to.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    pub address: EngineAddress,
+    pub sentinel_user: Option<String>,
+    pub sentinel_password: Option<Secret>,
+    pub tls: EngineTls,
+}
+
+/// What the `url` of `[store]` says.
+#[derive(Clone, Debug)]
+pub struct EngineAddress {
+    pub topology: Topology,
+    /// Host without brackets, and port; at least one. Of Sentinel these are the sentinels.
+    pub hosts: Vec<(String, u16)>,
+    pub tls: bool,
+    /// The ACL user; `None`: the engine's own default.
+    pub user: Option<String>,
+    pub password: Option<Secret>,
+    pub database: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Topology {
+    Single,
+    Sentinel { service: String },
+    Cluster,
+}
+
+/// What TLS to the engine goes by, in PEM.
+#[derive(Clone, Debug, Default)]
+pub struct EngineTls {
+    /// `None`: the system's certificate authorities.
+    pub authority: Option<String>,
+    /// What the gateway shows to the engine.
+    pub identity: Option<EngineIdentity>,
+}
+
+#[derive(Clone, Debug)]
+pub struct EngineIdentity {
+    pub certificate: String,
+    pub private_key: Secret,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

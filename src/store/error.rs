@@ -38,6 +38,18 @@ pub enum OpenError {
         .path.display()
     )]
     KeyWrong { path: PathBuf },
+    #[error("the store in Redis at {address} cannot be opened: {detail}")]
+    Engine { address: String, detail: String },
+    #[error(
+        "the store in Redis at {address} was written by a newer Seatgate (schema {found}, this one \
+         knows up to {known}); run that version"
+    )]
+    NewerEngine { address: String, found: i64, known: i64 },
+    #[error(
+        "the store in Redis at {address} was made with a key file, and no licence key can be looked \
+         up without it; copy it from another gateway, and name it in [store] key_file"
+    )]
+    KeyElsewhere { address: String },
     #[error("{} cannot be opened: {detail}", .path.display())]
     Database { path: PathBuf, detail: String },
 }
@@ -77,6 +89,11 @@ pub enum StoreError {
          choose another key, or reinstate {holder} first"
     )]
     KeyRevoked { licence: String, holder: String },
+    #[error(
+        "a store in Redis is backed up with Redis itself: copy its append-only file or a dump \
+         (BGSAVE), or write an embedded store with seatgate store migrate"
+    )]
+    BackupElsewhere,
     #[error("{}: {detail}", .path.display())]
     Target { path: PathBuf, detail: String },
 }
@@ -98,6 +115,7 @@ impl StoreError {
             | Self::Signed { .. }
             | Self::KeyTaken { .. }
             | Self::KeyRevoked { .. }
+            | Self::BackupElsewhere
             | Self::Target { .. } => false,
         }
     }

@@ -15,6 +15,7 @@ use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 
 use super::error::OpenError;
+use super::hexadecimal;
 use super::usage::Pseudonym;
 
 /// The pepper's length in bytes: that of the hash.
@@ -82,19 +83,8 @@ pub(super) fn read(path: &Path) -> Result<Option<KeyHasher>, OpenError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(error.to_string())),
     };
-    let digits = text.trim_end();
-    let mut pepper = [0_u8; PEPPER_BYTES];
-    let mut read = digits.as_bytes().chunks(2);
-    for byte in &mut pepper {
-        let pair = read.next().and_then(|pair| std::str::from_utf8(pair).ok());
-        let value = pair
-            .filter(|pair| pair.len() == 2 && pair.bytes().all(|b| b.is_ascii_hexdigit()))
-            .and_then(|pair| u8::from_str_radix(pair, 16).ok());
-        *byte = value.ok_or_else(|| failed("it has not 64 hexadecimal digits".to_owned()))?;
-    }
-    if read.next().is_some() {
-        return Err(failed("it has more than 64 hexadecimal digits".to_owned()));
-    }
+    let pepper = hexadecimal::read(text.trim_end())
+        .ok_or_else(|| failed("it has not 64 hexadecimal digits".to_owned()))?;
     Ok(Some(KeyHasher::new(&pepper)))
 }
 
@@ -103,8 +93,7 @@ pub(super) fn create(path: &Path) -> Result<KeyHasher, OpenError> {
     let failed = |detail: String| OpenError::KeyFile { path: path.to_owned(), detail };
     let mut pepper = [0_u8; PEPPER_BYTES];
     getrandom::fill(&mut pepper).map_err(|error| failed(error.to_string()))?;
-    let mut text: String = pepper.iter().map(|byte| format!("{byte:02x}")).collect();
-    text.push('\n');
+    let text = format!("{}\n", hexadecimal::write(&pepper));
     // Under another name first: a crash must not leave half a pepper.
     let part = path.with_extension("key.part");
     let written = (|| {

@@ -7,7 +7,9 @@
 //! | [`usage`] | what is stored about usage |
 //! | [`error`] | why a store cannot be opened, or an operation failed |
 //! | [`key`] | licence keys as keyed hashes |
+//! | `changes`, `declared` | what administrators and files do, on any backend's `book` |
 //! | [`embedded`] | the SQLite file of one gateway |
+//! | [`redis`] | the Redis or Valkey of several gateways |
 //!
 //! Whatever returns `Ok` from a change is on disk (fsync): it survives `kill -9` and a power cut.
 //! A change is also an entry of the audit log, in the same transaction; devices that bind and users
@@ -15,10 +17,17 @@
 //!
 //! May not know HTTP, and never reads the clock: `now` is an argument.
 
+mod book;
+mod changes;
+mod declared;
 pub mod embedded;
 pub mod error;
+mod hexadecimal;
 pub mod key;
 pub mod records;
+pub mod redis;
+#[cfg(test)]
+pub(crate) mod tests;
 pub mod usage;
 
 use std::fmt;
@@ -107,6 +116,25 @@ impl Operation {
 /// Is told of every operation that the store itself failed, for the metrics.
 pub type ErrorHook = Arc<dyn Fn(Operation) + Send + Sync>;
 
+/// Something that a gateway changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// A licence: its terms, key, origin or revocation.
+    Licence(Arc<str>),
+    Apps,
+    /// Devices of a licence lost their bindings.
+    Devices(Arc<str>),
+    /// Nothing is known of what changed.
+    Everything,
+}
+
+/// What gateways change, this one included, soon after they did.
+#[async_trait]
+pub trait ChangeFeed: fmt::Debug + Send {
+    /// Waits for the next changes. The first is [`Changed::Everything`], of the time before.
+    async fn next(&mut self) -> Vec<Changed>;
+}
+
 /// Durable facts. Every method may be called from any task, and none of them blocks its thread.
 ///
 /// Dropping a call that is under way takes it back if it was not begun; otherwise it may or may not
@@ -119,6 +147,11 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// The keyed hash that stands for a user id in what is kept about usage: another key than that
     /// of licence keys, the same on all gateways of an installation.
     fn pseudonym(&self, user: &str) -> Pseudonym;
+
+    /// What other gateways change from now on; `None` for a store that no other gateway uses.
+    fn changes(&self) -> Option<Box<dyn ChangeFeed>> {
+        None
+    }
 
     // --- what is in force ---
 

@@ -153,7 +153,8 @@ impl Code {
             }
             let item = at + ATTRIBUTE.len();
             let end = end_of_item(&tokens, item);
-            if let [Token::Word(word), Token::Word(name), Token::Sign(';')] = tokens[item..end]
+            // Its visibility may stand in front.
+            if let [.., Token::Word(word), Token::Word(name), Token::Sign(';')] = tokens[item..end]
                 .iter()
                 .map(|placed| placed.token.clone())
                 .collect::<Vec<_>>()

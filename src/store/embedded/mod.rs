@@ -7,14 +7,13 @@
 //! | `schema` | tables and migrations |
 //! | `worker` | the threads; group commit |
 //! | `rows` | rows to records and back |
-//! | `licences`, `declared` | licences and apps, by administrators and by files |
+//! | `licences` | licences and apps: what a change reads and writes |
 //! | `holdings` | devices, users, the audit log |
 //! | `usage` | hours, months, and who was seen |
 //!
 //! WAL mode with `synchronous = FULL`: a commit is on disk when it returns, and readers, who see
 //! committed data only, never wait for the writer.
 
-mod declared;
 mod file;
 mod holdings;
 mod licences;
@@ -41,14 +40,14 @@ use tokio::time::timeout;
 use super::error::{OpenError, StoreError};
 use super::key::{self, KeyHash, KeyHasher};
 use super::records::{
-    AppRecord, AuditEntry, Binding, Change, Declared, Device, LicenceRecord, Origin, Sha256Hash,
-    StoredUser,
+    AppRecord, AuditEntry, Binding, Change, Declared, Device, LicenceRecord, Sha256Hash, StoredUser,
 };
 use super::usage::{MarkQuery, Pseudonym, Span, UsageBatch, UsageRecord, UserMark};
-use super::{ErrorHook, Operation, Result, Store};
+use super::{ErrorHook, Operation, Result, Store, changes, declared};
 use crate::ledger::UserRecord;
 use crate::licence::Licence;
 use crate::seat::SeatClass;
+use licences::Sql;
 use worker::{Queue, Task};
 
 /// Connections that read.
@@ -194,26 +193,22 @@ impl Store for Embedded {
     }
 
     async fn apply_declared(&self, declared: Declared, change: Change) -> Result<Vec<Arc<str>>> {
-        let work = move |connection: &Connection| declared::apply(connection, &declared, &change);
+        let work = move |connection: &Connection| {
+            declared::apply(&mut Sql(connection), &declared, &change)
+        };
         self.write(Operation::Declare, work).await
     }
 
     async fn issue(&self, licence: Licence, key: Option<KeyHash>, change: Change) -> Result<()> {
-        let record = LicenceRecord {
-            licence: Arc::new(licence),
-            key,
-            origin: Origin::Store,
-            revocation: None,
-        };
         self.write(Operation::Licence, move |connection| {
-            licences::issue(connection, &record, &change)
+            changes::issue(&mut Sql(connection), licence, key, &change)
         })
         .await
     }
 
     async fn change_terms(&self, licence: Licence, change: Change) -> Result<()> {
         self.write(Operation::Licence, move |connection| {
-            licences::change_terms(connection, licence, &change)
+            changes::change_terms(&mut Sql(connection), licence, &change)
         })
         .await
     }
@@ -221,7 +216,7 @@ impl Store for Embedded {
     async fn revoke(&self, licence: &str, reason: String, change: Change) -> Result<bool> {
         let licence = licence.to_owned();
         self.write(Operation::Licence, move |connection| {
-            licences::revoke(connection, &licence, &reason, &change)
+            changes::revoke(&mut Sql(connection), &licence, &reason, &change)
         })
         .await
     }
@@ -229,15 +224,17 @@ impl Store for Embedded {
     async fn reinstate(&self, licence: &str, change: Change) -> Result<bool> {
         let licence = licence.to_owned();
         self.write(Operation::Licence, move |connection| {
-            licences::reinstate(connection, &licence, &change)
+            changes::reinstate(&mut Sql(connection), &licence, &change)
         })
         .await
     }
 
     async fn add_app(&self, id: &str, api_key: Sha256Hash, change: Change) -> Result<()> {
-        let app = AppRecord { id: id.into(), api_key, previous: None, origin: Origin::Store };
-        self.write(Operation::App, move |connection| licences::add_app(connection, &app, &change))
-            .await
+        let id = id.to_owned();
+        self.write(Operation::App, move |connection| {
+            changes::add_app(&mut Sql(connection), &id, api_key, &change)
+        })
+        .await
     }
 
     async fn rotate_app(
@@ -249,15 +246,17 @@ impl Store for Embedded {
     ) -> Result<()> {
         let id = id.to_owned();
         self.write(Operation::App, move |connection| {
-            licences::rotate_app(connection, &id, api_key, until, &change)
+            changes::rotate_app(&mut Sql(connection), &id, api_key, until, &change)
         })
         .await
     }
 
     async fn remove_app(&self, id: &str, change: Change) -> Result<()> {
         let id = id.to_owned();
-        self.write(Operation::App, move |connection| licences::remove_app(connection, &id, &change))
-            .await
+        self.write(Operation::App, move |connection| {
+            changes::remove_app(&mut Sql(connection), &id, &change)
+        })
+        .await
     }
 
     async fn bind_device(&self, licence: &str, device: &[u8], now: Timestamp) -> Result<Binding> {

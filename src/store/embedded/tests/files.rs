@@ -3,11 +3,13 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use rusqlite::Connection;
 
 use super::{change, licence, licences, now, open, try_open};
-use crate::store::{Binding, OpenError, Store as _, StoreError};
+use crate::store::embedded::schema;
+use crate::store::{Binding, OpenError, Store as _, StoreError, UsageBatch};
 
 /// One of those that [`made`] binds.
 const DEVICE: &str = concat!("device ", "00000000000000000000000000000000000000000000000000000000");
@@ -160,4 +162,33 @@ async fn a_store_that_cannot_be_written_says_so_and_still_reads() {
     assert_eq!(known, Binding::AlreadyBound);
     other.execute_batch("ROLLBACK").unwrap();
     assert_eq!(store.bind_device("l", b"new", now()).await.unwrap(), Binding::Bound);
+}
+
+#[tokio::test]
+async fn the_audit_log_is_append_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    store.note("seat.close", "7", "asked by phone".into(), change()).await.unwrap();
+    let beside = Connection::open(database(folder.path())).unwrap();
+    for statement in ["DELETE FROM audit", "UPDATE audit SET by = 'nobody'"] {
+        let error = beside.execute(statement, []).unwrap_err().to_string();
+        assert!(error.contains("append-only"), "{error}");
+    }
+}
+
+/// A store of the version before is brought to this one, and keeps what it had.
+#[tokio::test]
+async fn the_first_schema_is_migrated() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    store.issue(licence("kept"), None, change()).await.unwrap();
+    drop(store);
+    drop(open(folder.path()));
+    let connection = Connection::open(folder.path().join("seatgate.db")).unwrap();
+    schema::tests::back_to_the_first(&connection);
+    drop(connection);
+    let store = open(folder.path());
+    assert_eq!(licences(&store).await.len(), 1);
+    let batch = UsageBatch { id: [1; 16], records: Vec::new(), marks: Vec::new() };
+    store.add_usage(Arc::new(batch)).await.unwrap();
 }

@@ -3,25 +3,23 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use rusqlite::{Connection, params};
-
-use super::licences::{find_app, holder_of, put, put_app, tell};
-use super::rows::{find_licence, note};
+use super::Result;
+use super::book::Book;
+use super::changes::tell;
+use super::error::StoreError;
+use super::records::{AppRecord, Change, Declared, LicenceRecord, Origin};
 use crate::licence::Licence;
-use crate::store::Result;
-use crate::store::error::StoreError;
-use crate::store::records::{AppRecord, Change, Declared, LicenceRecord, Origin};
 
 /// Applies what the files state; gives the ids of the licences that changed.
 pub(super) fn apply(
-    connection: &Connection,
+    book: &mut impl Book,
     declared: &Declared,
     change: &Change,
 ) -> Result<Vec<Arc<str>>, StoreError> {
     let mut changed = Vec::new();
     let mut to_write = Vec::new();
     for stated in &declared.licences {
-        let present = find_licence(connection, &stated.licence.id)?;
+        let present = book.licence(&stated.licence.id)?;
         let stated = stored_form(stated);
         if let Some(present) = &present {
             refuse_unsigned(present, &stated)?;
@@ -36,38 +34,48 @@ pub(super) fn apply(
             && present.key.is_some()
             && present.key != stated.key
         {
-            connection
-                .prepare_cached("UPDATE licences SET key_hash = NULL WHERE id = ?1")?
-                .execute([&present.licence.id])?;
+            book.clear_key(&present.licence.id)?;
         }
     }
     for (_, stated) in &to_write {
-        changed.extend(take_key(connection, stated, change)?);
+        changed.extend(take_key(book, stated, change)?);
     }
     for (present, stated) in to_write {
-        put(connection, &stated)?;
+        book.put(&stated)?;
         if let Some(detail) = tell_difference(present.as_ref(), &stated) {
-            note(connection, change, "licence.declare", &stated.licence.id, &detail)?;
+            book.note(change, "licence.declare", &stated.licence.id, &detail)?;
         }
         changed.push(Arc::clone(&stated.licence.id));
     }
     let stated: HashSet<&str> =
         declared.licences.iter().map(|stated| &*stated.licence.id).collect();
-    changed.extend(leave(connection, "licences", "licence.leave", &stated, change)?);
+    for (id, file) in book.declared_licences()? {
+        // Those of signed files would be anybody's to change then.
+        if !stated.contains(&*id) && !file.ends_with(crate::signed::EXTENSION) {
+            book.leave_licence(&id)?;
+            book.note(change, "licence.leave", &id, &format!("no longer stated by {file}"))?;
+            changed.push(id);
+        }
+    }
 
     for stated in &declared.apps {
-        let present = find_app(connection, &stated.id)?;
+        let present = book.app(&stated.id)?;
         let stated = AppRecord { previous: None, ..stated.clone() };
         if present.as_ref() == Some(&stated) {
             continue;
         }
-        put_app(connection, &stated)?;
+        book.put_app(&stated)?;
         if present.is_none_or(|present| present.api_key != stated.api_key) {
-            note(connection, change, "app.declare", &stated.id, "")?;
+            book.note(change, "app.declare", &stated.id, "")?;
         }
     }
     let stated: HashSet<&str> = declared.apps.iter().map(|stated| &*stated.id).collect();
-    leave(connection, "apps", "app.leave", &stated, change)?;
+    for (id, file) in book.declared_apps()? {
+        if !stated.contains(&*id) {
+            book.leave_app(&id)?;
+            book.note(change, "app.leave", &id, &format!("no longer stated by {file}"))?;
+        }
+    }
     Ok(changed)
 }
 
@@ -93,60 +101,25 @@ fn refuse_unsigned(present: &LicenceRecord, stated: &LicenceRecord) -> Result<()
 /// # Errors
 /// [`StoreError::KeyRevoked`]: with another id, the key of a revoked licence would be good again.
 fn take_key(
-    connection: &Connection,
+    book: &mut impl Book,
     stated: &LicenceRecord,
     change: &Change,
 ) -> Result<Option<Arc<str>>, StoreError> {
     let Some(key) = stated.key else { return Ok(None) };
     let id = &stated.licence.id;
-    let Some(holder) = holder_of(connection, key)?.filter(|holder| **holder != **id) else {
+    let Some(holder) = book.holder_of(key)?.filter(|holder| **holder != **id) else {
         return Ok(None);
     };
-    let found = find_licence(connection, &holder)?;
+    let found = book.licence(&holder)?;
     if let Some(found) = &found {
         refuse_unsigned(found, stated)?;
     }
     if found.is_some_and(|found| found.licence.revoked) {
         return Err(StoreError::KeyRevoked { licence: id.to_string(), holder });
     }
-    connection
-        .prepare_cached("UPDATE licences SET key_hash = NULL WHERE id = ?1")?
-        .execute([&holder])?;
-    note(
-        connection,
-        change,
-        "licence.key",
-        &holder,
-        &format!("its key is the licence {id}'s now"),
-    )?;
+    book.clear_key(&holder)?;
+    book.note(change, "licence.key", &holder, &format!("its key is the licence {id}'s now"))?;
     Ok(Some(holder.into()))
-}
-
-/// What no file states any more becomes the store's own, but for licences of signed files: these
-/// would be anybody's to change then.
-fn leave(
-    connection: &Connection,
-    table: &str,
-    action: &str,
-    stated: &HashSet<&str>,
-    change: &Change,
-) -> Result<Vec<Arc<str>>, StoreError> {
-    let sql = format!("SELECT id, file FROM {table} WHERE file IS NOT NULL");
-    let mut statement = connection.prepare_cached(&sql)?;
-    let declared: rusqlite::Result<Vec<(Arc<str>, String)>> =
-        statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect();
-    let mut left = Vec::new();
-    for (id, file) in declared? {
-        let is_signed = table == "licences" && file.ends_with(crate::signed::EXTENSION);
-        if stated.contains(&*id) || is_signed {
-            continue;
-        }
-        let sql = format!("UPDATE {table} SET file = NULL, line = NULL WHERE id = ?1");
-        connection.prepare_cached(&sql)?.execute(params![id])?;
-        note(connection, change, action, &id, &format!("no longer stated by {file}"))?;
-        left.push(id);
-    }
-    Ok(left)
 }
 
 /// The record as it would read back: instants have microseconds there.

@@ -1,14 +1,10 @@
 //! Usage: what is added adds up, comes back in order, is added once, and is swept.
 
-use std::path::Path;
 use std::sync::Arc;
 
-use rusqlite::Connection;
-
-use super::{at, open};
+use super::{Place, at};
 use crate::seat::SessionClass;
-use crate::store::embedded::{Embedded, schema};
-use crate::store::{Counts, MarkQuery, Month, Span, Store as _, UsageBatch, UsageRecord, UserMark};
+use crate::store::{Counts, MarkQuery, Month, Span, Store, UsageBatch, UsageRecord, UserMark};
 
 fn counts(sum: u64, peak: u64) -> Counts {
     let mut counts = Counts::default();
@@ -38,14 +34,14 @@ fn batch(id: u8, records: Vec<UsageRecord>, marks: Vec<UserMark>) -> Arc<UsageBa
     Arc::new(UsageBatch { id: [id; 16], records, marks })
 }
 
-async fn usage(store: &Embedded, span: Span, from: &str, to: &str) -> Vec<UsageRecord> {
+async fn usage(store: &dyn Store, span: Span, from: &str, to: &str) -> Vec<UsageRecord> {
     let (found, listed) = std::sync::mpsc::channel();
     let each = Box::new(move |record| found.send(record).unwrap());
     store.for_each_usage(span, at(from), at(to), each).await.unwrap();
     listed.iter().collect()
 }
 
-async fn marks(store: &Embedded, from: u32, to: u32, tenant: Option<&str>) -> Vec<UserMark> {
+async fn marks(store: &dyn Store, from: u32, to: u32, tenant: Option<&str>) -> Vec<UserMark> {
     let (found, listed) = std::sync::mpsc::channel();
     let query = MarkQuery { from: Month(from), to: Month(to), tenant: tenant.map(Arc::from) };
     let each = Box::new(move |mark| found.send(mark).is_ok());
@@ -56,10 +52,8 @@ async fn marks(store: &Embedded, from: u32, to: u32, tenant: Option<&str>) -> Ve
 const HOUR: &str = "2026-11-22T10:00:00Z";
 const NEXT: &str = "2026-11-22T11:00:00Z";
 
-#[tokio::test]
-async fn sums_are_added_peaks_are_raised_days_are_joined() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = open(folder.path());
+pub(super) async fn sums_are_added_peaks_are_raised_days_are_joined(mut place: Place) {
+    let store = place.open().await;
     let hour = |tenant, sum, peak| record(Span::Hour, HOUR, tenant, counts(sum, peak));
     let month = record(Span::Month, "2026-11-01T00:00:00Z", "acme", counts(1, 1));
     let first = vec![hour("公司", 2, 5), hour("acme", 1, 1), month.clone()];
@@ -70,21 +64,19 @@ async fn sums_are_added_peaks_are_raised_days_are_joined() {
     // The same once more: its caller did not learn that it was added.
     store.add_usage(batch(2, vec![hour("公司", 3, 4)], Vec::new())).await.unwrap();
     drop(store);
-    let store = open(folder.path());
+    let store = place.open_again().await;
     store.add_usage(batch(2, vec![hour("公司", 3, 4)], Vec::new())).await.unwrap();
-    let found = usage(&store, Span::Hour, HOUR, NEXT).await;
+    let found = usage(&*store, Span::Hour, HOUR, NEXT).await;
     assert_eq!(found, [hour("acme", 1, 1), hour("公司", 5, 5)]);
-    assert_eq!(usage(&store, Span::Hour, "2000-01-01T00:00:00Z", HOUR).await, []);
-    let found = usage(&store, Span::Month, "2026-11-01T00:00:00Z", HOUR).await;
+    assert_eq!(usage(&*store, Span::Hour, "2000-01-01T00:00:00Z", HOUR).await, []);
+    let found = usage(&*store, Span::Month, "2026-11-01T00:00:00Z", HOUR).await;
     assert_eq!(found, [month]);
     let joined = UserMark { refused: 0b1000, ..mark("acme", 1, 202_611, 0b11, Some("ann")) };
-    assert_eq!(marks(&store, 202_611, 202_611, None).await, [joined]);
+    assert_eq!(marks(&*store, 202_611, 202_611, None).await, [joined]);
 }
 
-#[tokio::test]
-async fn marks_come_in_order_and_until_enough() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = open(folder.path());
+pub(super) async fn marks_come_in_order_and_until_enough(place: Place) {
+    let store = place.open().await;
     let expected = [
         mark("a", 1, 202_610, 1, None),
         mark("a", 1, 202_611, 1, None),
@@ -93,8 +85,8 @@ async fn marks_come_in_order_and_until_enough() {
     ];
     let shuffled = [3, 1, 2, 0].map(|index: usize| expected[index].clone()).to_vec();
     store.add_usage(batch(1, Vec::new(), shuffled)).await.unwrap();
-    assert_eq!(marks(&store, 202_610, 202_611, None).await, expected);
-    assert_eq!(marks(&store, 202_611, 202_612, Some("b")).await, expected[3..]);
+    assert_eq!(marks(&*store, 202_610, 202_611, None).await, expected);
+    assert_eq!(marks(&*store, 202_611, 202_612, Some("b")).await, expected[3..]);
     let query = MarkQuery { from: Month(0), to: Month(999_912), tenant: None };
     let (found, listed) = std::sync::mpsc::channel();
     let mut left = 2;
@@ -107,10 +99,8 @@ async fn marks_come_in_order_and_until_enough() {
     assert_eq!(listed.iter().count(), 2);
 }
 
-#[tokio::test]
-async fn what_is_old_is_swept_and_names_when_they_shall_not_be_kept() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = open(folder.path());
+pub(super) async fn what_is_old_is_swept_and_names_when_they_shall_not_be_kept(place: Place) {
+    let store = place.open().await;
     let records = vec![
         record(Span::Hour, HOUR, "a", counts(1, 1)),
         record(Span::Hour, NEXT, "a", counts(1, 1)),
@@ -123,41 +113,26 @@ async fn what_is_old_is_swept_and_names_when_they_shall_not_be_kept() {
     assert!(store.purge_usage(at(NEXT), false, 1).await.unwrap() >= 1);
     while store.purge_usage(at(NEXT), false, 1).await.unwrap() > 0 {}
     let all = ("2000-01-01T00:00:00Z", "2100-01-01T00:00:00Z");
-    assert_eq!(usage(&store, Span::Hour, all.0, all.1).await.len(), 1);
-    assert_eq!(usage(&store, Span::Month, all.0, all.1).await.len(), 1, "November goes on");
-    let left = marks(&store, 0, 999_912, None).await;
+    assert_eq!(usage(&*store, Span::Hour, all.0, all.1).await.len(), 1);
+    assert_eq!(usage(&*store, Span::Month, all.0, all.1).await.len(), 1, "November goes on");
+    let left = marks(&*store, 0, 999_912, None).await;
     assert_eq!(left, [mark("a", 1, 202_611, 1, Some("ann"))]);
     store.purge_usage(at(NEXT), true, 10).await.unwrap();
-    assert_eq!(marks(&store, 0, 999_912, None).await, [mark("a", 1, 202_611, 1, None)]);
+    assert_eq!(marks(&*store, 0, 999_912, None).await, [mark("a", 1, 202_611, 1, None)]);
 }
 
-#[tokio::test]
-async fn a_pseudonym_is_the_installations_own_and_no_licence_keys_hash() {
-    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let pseudonym = |folder: &Path, user: &str| open(folder).pseudonym(user);
-    assert_eq!(pseudonym(one.path(), "ann"), pseudonym(one.path(), "ann"));
-    assert_ne!(pseudonym(one.path(), "ann"), pseudonym(one.path(), "bob"));
-    assert_ne!(pseudonym(one.path(), "ann"), pseudonym(two.path(), "ann"));
-    let store = open(one.path());
-    assert_ne!(store.pseudonym("ann")[..], store.hash_key("ann").0[..16]);
-}
-
-/// A store of the version before is brought to this one, and keeps what it had.
-#[tokio::test]
-async fn the_first_schema_is_migrated() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = open(folder.path());
-    store.issue(super::licence("kept"), None, super::change()).await.unwrap();
+pub(super) async fn a_pseudonym_is_the_installations_own_and_no_licence_keys_hash(
+    mut place: Place,
+) {
+    let store = place.open().await;
+    let ann = store.pseudonym("ann");
+    assert_ne!(ann, store.pseudonym("bob"));
+    assert_ne!(ann[..], store.hash_key("ann").0[..16]);
     drop(store);
-    drop(open(folder.path()));
-    let connection = Connection::open(folder.path().join("seatgate.db")).unwrap();
-    schema::tests::back_to_the_first(&connection);
-    drop(connection);
-    let store = open(folder.path());
-    assert_eq!(super::licences(&store).await.len(), 1);
-    store
-        .add_usage(batch(1, vec![record(Span::Hour, HOUR, "a", counts(1, 1))], Vec::new()))
-        .await
-        .unwrap();
-    assert_eq!(usage(&store, Span::Hour, HOUR, NEXT).await.len(), 1);
+    assert_eq!(place.open_again().await.pseudonym("ann"), ann);
+    let other = match place {
+        Place::Folder(_) => Place::folder(),
+        Place::Server(_) => Place::server(),
+    };
+    assert_ne!(other.open().await.pseudonym("ann"), ann);
 }

@@ -1,0 +1,181 @@
+//! Connecting: one server, the master that sentinels name, or a cluster.
+
+use std::time::Duration;
+
+use redis::aio::{ConnectionLike as _, MultiplexedConnection, SendError};
+use redis::cluster::ClusterClient;
+use redis::cluster_async::ClusterConnection;
+use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
+use redis::{
+    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, IntoConnectionInfo as _,
+    Pipeline, ProtocolVersion, PushInfo, RedisConnectionInfo, RedisResult, TlsCertificates,
+    TlsMode, Value,
+};
+
+use crate::config::{Engine as Settings, Topology};
+
+/// How long connecting may take, and an answer.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A connection. Clones are the same one: what is sent side by side shares its round trips.
+#[derive(Clone)]
+pub(super) enum Link {
+    One(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
+
+impl Link {
+    pub(super) async fn send(&mut self, command: &Cmd) -> RedisResult<Value> {
+        let answer = match self {
+            Self::One(link) => link.req_packed_command(command).await,
+            Self::Cluster(link) => link.req_packed_command(command).await,
+        };
+        // What the server refuses comes as a value.
+        answer?.extract_error()
+    }
+
+    /// Whether the server takes writes. A cluster finds its masters by itself.
+    pub(super) async fn takes_writes(&mut self) -> bool {
+        match self {
+            Self::Cluster(_) => true,
+            Self::One(link) => {
+                let answered = redis::cmd("ROLE").query_async::<Vec<Value>>(link).await;
+                // Who may not ask goes by what the writes say.
+                let Ok(role) = answered else { return true };
+                !matches!(role.first(), Some(Value::BulkString(role)) if role == b"slave")
+            }
+        }
+    }
+
+    pub(super) async fn send_all(&mut self, pipeline: &Pipeline) -> RedisResult<Vec<Value>> {
+        let answers = match self {
+            Self::One(link) => link.req_packed_commands(pipeline, 0, pipeline.len()).await,
+            Self::Cluster(link) => link.req_packed_commands(pipeline, 0, pipeline.len()).await,
+        };
+        answers?.into_iter().map(Value::extract_error).collect()
+    }
+}
+
+/// Connects, and makes sure that it is answered.
+pub(super) async fn connect(settings: &Settings) -> RedisResult<Link> {
+    let mut link = match &settings.address.topology {
+        Topology::Cluster => Link::Cluster(cluster(settings)?.get_async_connection().await?),
+        Topology::Single | Topology::Sentinel { .. } => {
+            let config = AsyncConnectionConfig::new()
+                .set_connection_timeout(Some(CONNECT_TIMEOUT))
+                .set_response_timeout(Some(ANSWER_TIMEOUT));
+            let client = client(settings, ProtocolVersion::RESP2).await?;
+            Link::One(client.get_multiplexed_async_connection_with_config(&config).await?)
+        }
+    };
+    link.send(&redis::cmd("PING")).await?;
+    Ok(link)
+}
+
+/// A connection for messages; `push` gets them.
+pub(super) async fn listener(
+    settings: &Settings,
+    push: impl Fn(PushInfo) -> Result<(), SendError> + Send + Sync + 'static,
+) -> RedisResult<MultiplexedConnection> {
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(CONNECT_TIMEOUT))
+        .set_response_timeout(Some(ANSWER_TIMEOUT))
+        .set_push_sender(push);
+    let client = client(settings, ProtocolVersion::RESP3).await?;
+    client.get_multiplexed_async_connection_with_config(&config).await
+}
+
+/// A client of a server that takes messages: any of a cluster, otherwise the one that is written
+/// to.
+async fn client(settings: &Settings, protocol: ProtocolVersion) -> RedisResult<Client> {
+    let address = &settings.address;
+    let Topology::Sentinel { service } = &address.topology else {
+        let mut first = addresses(settings);
+        let Some(first) = first.next() else {
+            return Err(no_address());
+        };
+        let mut identity =
+            RedisConnectionInfo::default().set_db(address.database.into()).set_protocol(protocol);
+        if let Some(user) = &address.user {
+            identity = identity.set_username(user);
+        }
+        if let Some(password) = &address.password {
+            identity = identity.set_password(password.expose());
+        }
+        let info = first.into_connection_info()?.set_redis_settings(identity);
+        return if address.tls {
+            Client::build_with_tls(info, certificates(settings))
+        } else {
+            Client::open(info)
+        };
+    };
+    let server = SentinelServerType::Master;
+    let mut builder = SentinelClientBuilder::new(addresses(settings), service, server)?
+        .set_client_to_redis_db(address.database.into())
+        .set_client_to_redis_protocol(protocol);
+    if let Some(user) = &address.user {
+        builder = builder.set_client_to_redis_username(user);
+    }
+    if let Some(password) = &address.password {
+        builder = builder.set_client_to_redis_password(password.expose());
+    }
+    if let Some(user) = &settings.sentinel_user {
+        builder = builder.set_client_to_sentinel_username(user);
+    }
+    if let Some(password) = &settings.sentinel_password {
+        builder = builder.set_client_to_sentinel_password(password.expose());
+    }
+    if address.tls {
+        builder = builder
+            .set_client_to_redis_tls_mode(TlsMode::Secure)
+            .set_client_to_sentinel_tls_mode(TlsMode::Secure)
+            .set_client_to_redis_certificates(certificates(settings))
+            .set_client_to_sentinel_certificates(certificates(settings));
+    }
+    builder.build()?.async_get_client().await
+}
+
+fn cluster(settings: &Settings) -> RedisResult<ClusterClient> {
+    let address = &settings.address;
+    let nodes: RedisResult<Vec<_>> =
+        addresses(settings).map(redis::IntoConnectionInfo::into_connection_info).collect();
+    let mut builder = ClusterClient::builder(nodes?)
+        .connection_timeout(CONNECT_TIMEOUT)
+        .response_timeout(ANSWER_TIMEOUT);
+    if let Some(user) = &address.user {
+        builder = builder.username(user);
+    }
+    if let Some(password) = &address.password {
+        builder = builder.password(password.expose());
+    }
+    if address.tls {
+        builder = builder.tls(TlsMode::Secure).certs(certificates(settings));
+    }
+    builder.build()
+}
+
+fn addresses(settings: &Settings) -> impl Iterator<Item = ConnectionAddr> {
+    let tls = settings.address.tls;
+    settings.address.hosts.iter().map(move |(host, port)| {
+        let (host, port) = (host.clone(), *port);
+        if tls {
+            ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
+        } else {
+            ConnectionAddr::Tcp(host, port)
+        }
+    })
+}
+
+fn certificates(settings: &Settings) -> TlsCertificates {
+    let client_tls = settings.tls.identity.as_ref().map(|identity| ClientTlsConfig {
+        client_cert: identity.certificate.clone().into_bytes(),
+        client_key: identity.private_key.expose().to_owned().into_bytes(),
+    });
+    let root_cert = settings.tls.authority.clone().map(String::into_bytes);
+    TlsCertificates { client_tls, root_cert }
+}
+
+fn no_address() -> redis::RedisError {
+    (redis::ErrorKind::InvalidClientConfig, "the url names no server").into()
+}

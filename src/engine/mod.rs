@@ -1,0 +1,378 @@
+//! The engine: a Redis or Valkey that gateways share. One connection, kept up by a thread.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | this one | [`Engine`]: commands, and whether there is a connection |
+//! | `link` | connecting: one server, sentinels, a cluster; TLS |
+//! | [`script`] | scripts that the engine carries out in one step |
+//! | [`error`] | why an operation failed |
+//!
+//! All commands of the process go over one connection, side by side: those that are sent while
+//! others are under way share their round trips. A connection that broke is made anew with growing
+//! pauses of random length, so that many gateways do not come back in one moment; meanwhile
+//! operations fail at once, but for a short wait right after the break.
+//!
+//! Knows nothing of licences, seats or HTTP. Of time it knows durations only.
+
+pub mod error;
+mod link;
+pub mod script;
+
+use std::fmt;
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use redis::{Cmd, FromRedisValue, Pipeline, RedisResult, Value, from_redis_value};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{sleep, timeout};
+
+pub use error::EngineError;
+pub use script::{Arguments, Script};
+
+use crate::config::{Engine as Settings, Topology};
+use link::Link;
+
+/// How long an operation waits for a connection that broke a moment ago.
+const REJOIN: Duration = Duration::from_millis(1_500);
+
+/// How often the connection is tried while nobody uses it, and how long an answer may take.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+const PROBE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a connect may take, its first answer included.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(6);
+
+/// After so many failed connects in a row operations no longer wait for one.
+const FAILURES_TO_BE_DOWN: u32 = 4;
+
+/// The first pause after a failed connect, and the longest. The real one is a random part of it.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+
+/// Messages from other gateways that wait to be taken.
+const MESSAGES: usize = 4_096;
+
+/// How it stands with the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Not connected for the first time yet.
+    Starting,
+    Up,
+    /// It broke a moment ago, and may be back soon.
+    Broken,
+    Down,
+}
+
+/// What every clone shares.
+struct Shared {
+    settings: Settings,
+    /// Empty while there is no connection; the number tells connections apart.
+    link: Mutex<Option<(u64, Link)>>,
+    standing: watch::Sender<Standing>,
+    /// Why the last connect failed.
+    last_error: Mutex<String>,
+    /// Numbers of connections that somebody saw break.
+    broken: mpsc::UnboundedSender<u64>,
+    runtime: tokio::runtime::Handle,
+}
+
+/// A Redis or Valkey. Clones are the same connection; it is closed when the last one is dropped.
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+    /// Ends the thread when the last clone is gone.
+    _alive: Arc<watch::Sender<()>>,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("address", &self.told()).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Starts to connect, in a thread of its own. Returns at once.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub fn start(settings: Settings) -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (broken, seen) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared {
+            settings,
+            link: Mutex::new(None),
+            standing: watch::Sender::new(Standing::Starting),
+            last_error: Mutex::default(),
+            broken,
+            runtime: runtime.handle().clone(),
+        });
+        let (alive, mut gone) = watch::channel(());
+        let kept = Arc::downgrade(&shared);
+        thread::Builder::new().name("engine".to_owned()).spawn(move || {
+            runtime.block_on(async move {
+                tokio::select! {
+                    // No value is ever sent: this is the last clone's end.
+                    _ = gone.changed() => {}
+                    () = keep_up(kept, seen) => {}
+                }
+            });
+        })?;
+        Ok(Self { shared, _alive: Arc::new(alive) })
+    }
+
+    /// Where it is, for people; without a password.
+    pub fn told(&self) -> String {
+        let address = &self.shared.settings.address;
+        let hosts: Vec<_> =
+            address.hosts.iter().map(|(host, port)| format!("{host}:{port}")).collect();
+        match &address.topology {
+            Topology::Single => hosts.join(","),
+            Topology::Sentinel { service } => {
+                format!("{service} of the sentinels {}", hosts.join(","))
+            }
+            Topology::Cluster => format!("the cluster of {}", hosts.join(",")),
+        }
+    }
+
+    /// Whether there is a connection; changes are seen.
+    pub fn standing(&self) -> watch::Receiver<Standing> {
+        self.shared.standing.subscribe()
+    }
+
+    /// Why there is no connection.
+    pub fn last_error(&self) -> String {
+        self.shared.last_error.lock().clone()
+    }
+
+    /// Runs a task beside the connection, in the engine's own thread.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.shared.runtime.spawn(task);
+    }
+
+    /// Waits for the first connection; `each` hears of every second without one, and why.
+    ///
+    /// # Errors
+    /// The engine is there and refuses: waiting would not help.
+    pub async fn first_connection(&self, mut each: impl FnMut(&str)) -> Result<(), EngineError> {
+        let mut standing = self.standing();
+        loop {
+            let up = timeout(PROBE_INTERVAL, standing.wait_for(|now| *now == Standing::Up)).await;
+            let error = self.last_error();
+            match up {
+                Ok(Ok(_)) => return Ok(()),
+                Ok(Err(_)) => {
+                    return Err(EngineError::Down("the engine's thread ended".to_owned()));
+                }
+                Err(_) if is_final(&error) => return Err(EngineError::Refused(error)),
+                Err(_) => each(&error),
+            }
+        }
+    }
+
+    /// Carries out a command.
+    ///
+    /// # Errors
+    /// The engine's; after [`EngineError::Unanswered`] it may have been carried out.
+    pub async fn run<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, EngineError> {
+        let value = self.send(command).await??;
+        Ok(from_redis_value(value).map_err(redis::RedisError::from)?)
+    }
+
+    /// Carries out commands in one round trip, each for itself.
+    ///
+    /// # Errors
+    /// As [`Self::run`], the first that one of them has.
+    pub async fn run_all<T: FromRedisValue>(
+        &self,
+        pipeline: &Pipeline,
+    ) -> Result<Vec<T>, EngineError> {
+        if pipeline.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (number, mut link) = self.link().await?;
+        let answered = link.send_all(pipeline).await;
+        let values = self.judge(number, answered)??;
+        values
+            .into_iter()
+            .map(|value| Ok(from_redis_value(value).map_err(redis::RedisError::from)?))
+            .collect()
+    }
+
+    /// Hands the messages of `channel` to the receiver, over a connection of their own that is
+    /// made anew when it breaks. Messages can be lost: whoever relies on them also looks now and
+    /// then. `None` comes whenever a connection was made: some may have been lost before.
+    pub fn messages(&self, channel: String) -> mpsc::Receiver<Option<Vec<u8>>> {
+        let (sender, receiver) = mpsc::channel(MESSAGES);
+        let shared = Arc::downgrade(&self.shared);
+        self.spawn(async move {
+            while let Some(settings) = shared.upgrade().map(|shared| shared.settings.clone()) {
+                // What went wrong shows on the other connection.
+                let _ = listen(&settings, &channel, &sender).await;
+                if sender.is_closed() {
+                    return;
+                }
+                sleep(part_of(LONGEST_PAUSE)).await;
+            }
+        });
+        receiver
+    }
+
+    /// Sends a command. The outer error is that of the connection.
+    async fn send(&self, command: &Cmd) -> Result<RedisResult<Value>, EngineError> {
+        let (number, mut link) = self.link().await?;
+        let answered = link.send(command).await;
+        self.judge(number, answered)
+    }
+
+    /// Looks whether an answer means that the connection is no good.
+    fn judge<T>(
+        &self,
+        number: u64,
+        answered: RedisResult<T>,
+    ) -> Result<RedisResult<T>, EngineError> {
+        let Err(error) = answered else { return Ok(answered) };
+        let told = EngineError::from(error.clone());
+        if told.breaks_link() {
+            let _ = self.shared.broken.send(number);
+            return Err(told);
+        }
+        Ok(Err(error))
+    }
+
+    async fn link(&self) -> Result<(u64, Link), EngineError> {
+        if let Some(link) = self.shared.link.lock().clone() {
+            return Ok(link);
+        }
+        let mut standing = self.standing();
+        let settled = standing.wait_for(|now| matches!(now, Standing::Up | Standing::Down));
+        // Whether it is up, down or neither: what counts is whether there is a link.
+        let _ = timeout(REJOIN, settled).await;
+        let link = self.shared.link.lock().clone();
+        link.ok_or_else(|| EngineError::Down(self.last_error()))
+    }
+}
+
+/// Whether an error at the start is one that waiting does not mend.
+fn is_final(error: &str) -> bool {
+    ["AuthenticationFailed", "WRONGPASS", "NOAUTH", "NOPERM", "InvalidClientConfig"]
+        .iter()
+        .any(|sign| error.contains(sign))
+}
+
+/// Connects, watches the connection, and connects again, until nobody is left.
+async fn keep_up(shared: Weak<Shared>, mut broken: mpsc::UnboundedReceiver<u64>) {
+    let mut number = 0;
+    let mut failures = 0_u32;
+    loop {
+        let Some(settings) = shared.upgrade().map(|shared| shared.settings.clone()) else { return };
+        let connected = timeout(CONNECT_PATIENCE, link::connect(&settings)).await;
+        let Some(held) = shared.upgrade() else { return };
+        match connected {
+            Ok(Ok(link)) => {
+                number += 1;
+                failures = 0;
+                *held.link.lock() = Some((number, link.clone()));
+                held.last_error.lock().clear();
+                if held.standing.send_replace(Standing::Up) != Standing::Starting {
+                    tracing::info!("connected to Redis again");
+                }
+                drop(held);
+                let why = watch(link, number, &mut broken).await;
+                let Some(held) = shared.upgrade() else { return };
+                *held.link.lock() = None;
+                held.standing.send_replace(Standing::Broken);
+                tracing::warn!("the connection to Redis broke: {why}");
+                *held.last_error.lock() = why;
+                // The first attempt comes at once, but not of all gateways in one moment.
+                sleep(part_of(SHORTEST_PAUSE)).await;
+            }
+            failed => {
+                let why = match failed {
+                    Ok(Err(error)) => error.to_string(),
+                    Ok(Ok(_)) | Err(_) => "no answer".to_owned(),
+                };
+                tracing::debug!("Redis cannot be reached: {why}");
+                *held.last_error.lock() = why;
+                failures = failures.saturating_add(1);
+                held.standing.send_modify(|now| match now {
+                    Standing::Broken if failures >= FAILURES_TO_BE_DOWN => *now = Standing::Down,
+                    Standing::Starting | Standing::Up | Standing::Broken | Standing::Down => {}
+                });
+                drop(held);
+                let pause = SHORTEST_PAUSE * 2_u32.saturating_pow(failures.min(16));
+                sleep(part_of(pause.min(LONGEST_PAUSE))).await;
+            }
+        }
+    }
+}
+
+/// Waits until a connection is no good any more; why.
+async fn watch(mut link: Link, number: u64, broken: &mut mpsc::UnboundedReceiver<u64>) -> String {
+    let ping = redis::cmd("PING");
+    loop {
+        match timeout(PROBE_INTERVAL, broken.recv()).await {
+            // Of a connection before.
+            Ok(Some(seen)) if seen != number => continue,
+            Ok(Some(_) | None) | Err(_) => {}
+        }
+        match timeout(PROBE_PATIENCE, link.send(&ping)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return error.to_string(),
+            Err(_) => return "it does not answer".to_owned(),
+        }
+        // A server that became a replica still answers.
+        match timeout(PROBE_PATIENCE, link.takes_writes()).await {
+            Ok(true) => {}
+            Ok(false) => return "it is a replica now".to_owned(),
+            Err(_) => return "it does not answer".to_owned(),
+        }
+    }
+}
+
+/// Takes messages until the connection ends.
+async fn listen(
+    settings: &Settings,
+    channel: &str,
+    sender: &mpsc::Sender<Option<Vec<u8>>>,
+) -> RedisResult<()> {
+    let (pushed, mut pushes) = mpsc::channel(MESSAGES);
+    // One that finds no room is lost, as on a connection that broke.
+    let push = move |push: redis::PushInfo| {
+        let _ = pushed.try_send(push);
+        Ok::<(), redis::aio::SendError>(())
+    };
+    let mut link = link::listener(settings, push).await?;
+    link.subscribe(channel).await?;
+    if sender.send(None).await.is_err() {
+        return Ok(());
+    }
+    let ping = redis::cmd("PING");
+    loop {
+        match timeout(PROBE_INTERVAL, pushes.recv()).await {
+            Ok(Some(push)) if push.kind == redis::PushKind::Message => {
+                let body = push.data.into_iter().nth(1);
+                let body = body.and_then(|body| from_redis_value::<Vec<u8>>(body).ok());
+                if sender.send(Some(body.unwrap_or_default())).await.is_err() {
+                    return Ok(());
+                }
+            }
+            Ok(Some(push)) if push.kind == redis::PushKind::Disconnection => return Ok(()),
+            Ok(Some(_)) => {}
+            Ok(None) => return Ok(()),
+            Err(_) if sender.is_closed() => return Ok(()),
+            Err(_) => {
+                ping.exec_async(&mut link).await?;
+            }
+        }
+    }
+}
+
+/// A random part of a pause: between half of it and the whole.
+fn part_of(pause: Duration) -> Duration {
+    let mut random = [0_u8; 2];
+    // Without random bytes all gateways pause alike, which is no worse than before.
+    let _ = getrandom::fill(&mut random);
+    pause.mul_f64(0.5 + f64::from(u16::from_ne_bytes(random)) / f64::from(u16::MAX) / 2.0)
+}

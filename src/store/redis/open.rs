@@ -1,0 +1,104 @@
+//! Opening: it is a store of our time, and its key is at hand.
+
+use std::path::Path;
+use std::sync::LazyLock;
+
+use super::keys;
+use crate::engine::{Arguments, Engine, EngineError, Script};
+use crate::store::error::OpenError;
+use crate::store::hexadecimal;
+use crate::store::key::{self, KeyHasher};
+
+/// The version of the keys' layout that this program writes.
+pub(super) const SCHEMA: i64 = 1;
+
+static OPEN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/open.lua")));
+
+/// Opens the store that is there, or makes a new one.
+///
+/// Without a key file the key of the hashes is in the engine, where every gateway finds it.
+pub(super) async fn open(engine: &Engine, key_file: Option<&Path>) -> Result<KeyHasher, OpenError> {
+    let failed = |error: EngineError| OpenError::Engine {
+        address: engine.told(),
+        detail: error.to_string(),
+    };
+    let asked = redis::cmd("EXISTS").arg(keys::home("meta")).to_owned();
+    let is_new = engine.run::<u8>(&asked).await.map_err(failed)? == 0;
+    let (offered, secret) = match key_file {
+        Some(path) => match key::read(path)? {
+            Some(hasher) => (hasher, String::new()),
+            None if is_new => (key::create(path)?, String::new()),
+            None => return Err(OpenError::KeyMissing { path: path.to_owned() }),
+        },
+        None => {
+            let mut pepper = [0_u8; 32];
+            getrandom::fill(&mut pepper).map_err(|error| OpenError::Engine {
+                address: engine.told(),
+                detail: error.to_string(),
+            })?;
+            (KeyHasher::new(&pepper), hexadecimal::write(&pepper))
+        }
+    };
+    let arguments =
+        Arguments::new().with(SCHEMA).with(hexadecimal::write(&offered.check_value())).with(secret);
+    let found: (i64, String, String) =
+        engine.call(&OPEN, &[keys::home("meta")], &arguments).await.map_err(failed)?;
+    let (schema, check, secret) = found;
+    if schema > SCHEMA {
+        return Err(OpenError::NewerEngine {
+            address: engine.told(),
+            found: schema,
+            known: SCHEMA,
+        });
+    }
+    let hasher = match (key_file, hexadecimal::read(&secret)) {
+        (Some(_), _) => offered,
+        (None, Some(pepper)) => KeyHasher::new(&pepper),
+        (None, None) => return Err(OpenError::KeyElsewhere { address: engine.told() }),
+    };
+    match key_file {
+        _ if check == hexadecimal::write(&hasher.check_value()) => Ok(hasher),
+        Some(path) => Err(OpenError::KeyWrong { path: path.to_owned() }),
+        None => Err(OpenError::KeyElsewhere { address: engine.told() }),
+    }
+}
+
+/// What of the engine's settings puts at risk what is stored; one sentence each, with its mend.
+/// Who may not ask hears that.
+pub(super) async fn look_at_persistence(engine: &Engine) -> Vec<String> {
+    let mut found = Vec::new();
+    let information = redis::cmd("INFO").to_owned();
+    match engine.run::<String>(&information).await {
+        Ok(text) => {
+            let field = |name: &str| {
+                text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+            };
+            if field("aof_enabled") == Some("0") {
+                found.push(
+                    "Redis writes no append-only file: what it acknowledged is lost if it stops; \
+                     set appendonly yes"
+                        .to_owned(),
+                );
+            }
+            if let Some(policy) = field("maxmemory_policy").filter(|p| p.starts_with("allkeys")) {
+                found.push(format!(
+                    "Redis throws away keys when memory is short (maxmemory-policy {policy}), \
+                     licences too; set maxmemory-policy noeviction"
+                ));
+            }
+        }
+        Err(error) => found.push(format!("the settings of Redis cannot be checked: {error}")),
+    }
+    let asked = redis::cmd("CONFIG").arg("GET").arg("appendfsync").to_owned();
+    // Managed servers do not tell.
+    if let Ok((_, policy)) = engine.run::<(String, String)>(&asked).await
+        && policy == "no"
+    {
+        found.push(
+            "Redis leaves it to the system when its file is on disk; set appendfsync always, or \
+             everysec if the last second may be lost in a power cut"
+                .to_owned(),
+        );
+    }
+    found
+}
