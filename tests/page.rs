@@ -6,6 +6,7 @@ mod support;
 use std::path::PathBuf;
 
 use jiff::{SignedDuration, Timestamp};
+use rusqlite::Connection;
 use serde_json::json;
 use support::browser::{self, Browser};
 use support::{Editor, Gateway, LicenceFile, Open, Poller, Setup, StandIn};
@@ -34,6 +35,76 @@ const PEOPLE: [&str; 24] = [
     "yusuf",
 ];
 
+/// Writes into the store what a year of work would have left there: 31 days by hours and 13 months.
+fn remember_a_year(gateway: &Gateway) {
+    let mut connection = Connection::open(gateway.folder().join("state/seatgate.db")).unwrap();
+    let transaction = connection.transaction().unwrap();
+    let now = Timestamp::now().as_second();
+    let this_hour = now - now.rem_euclid(3_600);
+    let tell = |span: i64,
+                start: i64,
+                length: i64,
+                (tenant, licence): (&str, &str),
+                (kind, limit, busy): (&str, f64, f64)| {
+        let (peak, refusals) = (busy.min(1.0) * limit, ((busy - 1.0).max(0.0) * limit).round());
+        let ms = length * 1000;
+        let counts = json!({
+            "sums": {
+                "ms": ms, (format!("{kind}.ms")): (0.8 * peak * ms as f64) as u64,
+                "no.connections": refusals as u64,
+            },
+            "peaks": { kind: peak.round() as u64, (format!("{kind}.limit")): limit as u64 },
+        });
+        let row = rusqlite::params![span, start, tenant, licence, counts.to_string()];
+        transaction.execute("INSERT OR REPLACE INTO usage VALUES (?, ?, ?, ?, ?)", row).unwrap();
+    };
+    for (tenant, kind, limit, fullness) in [
+        (("default", "licence-of-the-house"), "ec", 10.0, 0.4),
+        (("acme", "acme-2026"), "ec", 20.0, 0.94),
+        (("globex", "globex-eu"), "eu", 25.0, 0.5),
+        (("initech", "initech-7"), "ec", 4.0, 1.35),
+        (("umbrella", "umbrella-trial"), "ec", 12.0, 0.6),
+        (("hooli", "hooli-25"), "ec", 30.0, 0.72),
+    ] {
+        for hour in 1..31 * 24 {
+            if tenant.0 == "hooli" && hour < 3 * 24 {
+                continue;
+            }
+            let start = this_hour - hour * 3_600;
+            let (day, of_day) = (start.div_euclid(86_400), start.rem_euclid(86_400) / 3_600);
+            // People come at seven, eat at noon and leave at six; weekends are quiet.
+            let shape = [
+                0, 0, 0, 0, 0, 2, 12, 45, 82, 97, 100, 88, 66, 84, 98, 94, 78, 50, 26, 16, 11, 7,
+                4, 1,
+            ];
+            let weekday = if (day + 3) % 7 < 5 { 1.0 } else { 0.22 };
+            let odd = 0.86 + 0.14 * ((day * 7 + of_day * 13) % 11) as f64 / 10.0;
+            let busy = f64::from(shape[of_day as usize]) / 100.0 * weekday * odd * fullness;
+            // Who was counted stays counted.
+            let busy = if kind == "eu" {
+                fullness * (0.35 + 0.4 * ((31 * 24 - hour) as f64 / 744.0))
+            } else {
+                busy
+            };
+            tell(0, start, 3_600, tenant, (kind, limit, busy));
+        }
+        let today = Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
+        for back in 1..13 {
+            let first = today.first_of_month() - jiff::Span::new().months(back);
+            let start = first.at(0, 0, 0, 0).to_zoned(jiff::tz::TimeZone::UTC).unwrap();
+            let grown = 1.0 - 0.045 * back as f64 + 0.05 * ((back * 5) % 3) as f64;
+            tell(
+                1,
+                start.timestamp().as_second(),
+                30 * 86_400,
+                tenant,
+                (kind, limit, fullness * grown),
+            );
+        }
+    }
+    transaction.commit().unwrap();
+}
+
 async fn scene(show_people: bool) -> Scene {
     let server = StandIn::start().await;
     let mut setup = Setup::before(server.addr)
@@ -44,7 +115,7 @@ async fn scene(show_people: bool) -> Scene {
     let globex = LicenceFile::users("globex-eu", 25, 40).with("users_expire", 30);
     let initech = LicenceFile::connections("initech-7", 4, 6).at("end", &in_days(96));
     let umbrella = LicenceFile::connections("umbrella-trial", 12, 8).with("trial", true);
-    let hooli = LicenceFile::connections("hooli-25", 30, 30).at("end", "2025-06-30T00:00:00Z");
+    let hooli = LicenceFile::connections("hooli-25", 30, 30).at("end", &in_days(-3));
     for (name, id, issued_to, licence) in [
         ("acme", "acme-2026", "Acme Ltd", acme),
         ("globex", "globex-eu", "Globex GmbH", globex.at("end", &in_days(19))),
@@ -55,7 +126,11 @@ async fn scene(show_people: bool) -> Scene {
         let licence = licence.with("issued_to", issued_to);
         setup = setup.licence(licence).tenant(name, &[&format!("{name}.example")], id);
     }
-    let gateway = setup.start().await;
+    let mut gateway = setup.start().await;
+    // The past is what the store tells at the start.
+    assert!(gateway.stop().await.success());
+    remember_a_year(&gateway);
+    gateway.start_again().await;
     let mut editors = Vec::new();
     let documents = ["annual-report", "budget-2027", "minutes-47", "offer-118"];
     let opens = |tenant: &'static str, count: usize, make: fn(&str, &str) -> Open| {
@@ -126,8 +201,10 @@ async fn it_shows_what_the_gateway_knows() {
     let scene = scene(true).await;
     let gateway = &scene.gateway;
     let mut browser = Browser::start("en-GB").await;
-    browser.size(1280, 1000, 1.0).await;
-    browser.prefer(&[("prefers-color-scheme", "light")]).await;
+    browser.size(1280, 1236, 1.5).await;
+    browser
+        .prefer(&[("prefers-color-scheme", "light"), ("prefers-reduced-motion", "reduce")])
+        .await;
     browser.open(&address(gateway)).await;
     browser.until("document.querySelectorAll('.tenant').length === 6").await;
 
@@ -157,6 +234,35 @@ async fn it_shows_what_the_gateway_knows() {
     // Who needs attention comes first.
     assert!(shown.find("Hooli Inc.") < shown.find("The house"), "{shown}");
     fits_its_width(&mut browser).await;
+
+    // The charts tell the past, in the range that is asked for, to the mouse and to the keyboard.
+    let acme = "[...document.querySelectorAll('.tenant')].find(card =>
+        card.querySelector('h3').textContent === 'acme')";
+    let readout = format!("{acme}.querySelector('.chart-readout').textContent");
+    browser.until(&format!("{readout}.startsWith('Editors, last 24 hours · peak')")).await;
+    for (range, told) in [("days", "Editors, last 31 days · peak"), ("months", "last 13 months")] {
+        browser.click(&format!("[data-range={range}]")).await;
+        browser.until(&format!("{readout}.includes('{told}')")).await;
+        let line = format!("{acme}.querySelector('.chart-line').getAttribute('d').length");
+        assert!(browser.value(&line).await.as_u64() > Some(100), "{range}");
+        picture(&mut browser, &format!("{range}.png")).await;
+    }
+    browser.click("[data-range=days]").await;
+    browser.until(&format!("{readout}.includes('last 31 days')")).await;
+    browser.value(&format!("{acme}.querySelector('.chart-plot').focus()")).await;
+    browser.press("Home").await;
+    let first = browser.value(&readout).await;
+    assert!(first.as_str().unwrap().contains(" – "), "a piece of time: {first}");
+    browser.press("ArrowRight").await;
+    assert_ne!(browser.value(&readout).await, first);
+    browser.press("Escape").await;
+    // Each gauge chooses what its chart shows.
+    browser.value(&format!("{acme}.querySelectorAll('.gauge')[1].click()")).await;
+    assert!(
+        browser.value(&readout).await.as_str().unwrap().starts_with("Live viewers, last 31 days")
+    );
+    browser.value(&format!("{acme}.querySelectorAll('.gauge')[0].click()")).await;
+    browser.value("(document.activeElement.blur(), scrollTo(0, 0))").await;
     picture(&mut browser, "light.png").await;
 
     // It is live: an open is seen without a reload.

@@ -101,6 +101,27 @@ async fn it_tells_who_has_how_much() {
     for name in ["one", "two", "three", "six", "seven"] {
         assert!(!text.contains(&format!("\"{name}\"")), "{name} is told: {text}");
     }
+    // What is going on is in the history a moment later, for whom it is asked for.
+    eventually("the seats are sampled", async || {
+        let asked = Call::get("/api/status?history=minutes&tenant=acme&tenant=default");
+        let told = asked.send(gateway.ops).await.json()["history"].take();
+        assert_eq!(told["range"], "minutes");
+        let names = told["tenants"].as_array()?.iter().map(|one| one["name"].as_str());
+        assert_eq!(names.collect::<Vec<_>>(), [Some("default"), Some("acme")]);
+        let series = &told["tenants"][0]["series"][0];
+        assert_eq!(series["kind"], "editor_connections");
+        let greatest = |column: usize| {
+            let points = series["points"].as_array()?;
+            points.iter().filter_map(|point| point[column].as_u64()).max()
+        };
+        // Peak, limit, refusals.
+        ([2, 4, 5].map(greatest) == [Some(2), Some(2), Some(2)]).then_some(())
+    })
+    .await;
+    let none = Call::get("/api/status?history=none").send(gateway.ops).await.json();
+    assert_eq!(none["history"], json!(null));
+    let bad = Call::get("/api/status?history=weeks").send(gateway.ops).await;
+    assert_eq!((bad.status, &bad.json()["error"]), (400, &json!("invalid_request")));
     assert_eq!(status["gateway"]["state"], "ready");
     assert_eq!(status["store"]["healthy"], true);
     assert_eq!(status["connections"]["websocket"], 3);

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::page::PAGE;
 use super::status::body::State;
-use super::status::{Reporter, STORE_PATIENCE, document_servers};
+use super::status::{Reporter, STORE_PATIENCE, Wanted, document_servers};
 use crate::clock;
 
 /// Prometheus' text exposition format.
@@ -78,8 +78,15 @@ impl Operations {
         }
     }
 
-    async fn status(&self) -> Response<Vec<u8>> {
-        let status = self.reporter.status(clock::now()).await;
+    async fn status(&self, query: Option<&str>) -> Response<Vec<u8>> {
+        let wanted = match Wanted::read(query) {
+            Ok(wanted) => wanted,
+            Err(message) => {
+                let body = json!({ "error": "invalid_request", "message": message });
+                return respond(StatusCode::BAD_REQUEST, JSON, body.to_string());
+            }
+        };
+        let status = self.reporter.status(&wanted, clock::now()).await;
         match serde_json::to_vec(&status) {
             Ok(body) => respond(StatusCode::OK, JSON, body),
             Err(error) => {
@@ -105,7 +112,7 @@ impl ServeHttp for Operations {
             "/healthz" => respond(StatusCode::OK, TEXT, "ok\n"),
             "/readyz" => self.readiness(),
             "/metrics" => self.metrics().await,
-            "/api/status" => self.status().await,
+            "/api/status" => self.status(request.uri.query()).await,
             "/" => page(),
             _ => respond(StatusCode::NOT_FOUND, TEXT, "not found\n"),
         }

@@ -14,9 +14,10 @@ use sha2::{Digest, Sha256};
 const DOCUMENT: &str = include_str!("page/index.html");
 const STYLE: &str = include_str!("page/style.css");
 /// One script, in parts: words, drawing, the page.
-const SCRIPTS: [&str; 4] = [
+const SCRIPTS: [&str; 5] = [
     include_str!("page/words.js"),
     include_str!("page/build.js"),
+    include_str!("page/chart.js"),
     include_str!("page/tenants.js"),
     include_str!("page/app.js"),
 ];
@@ -69,6 +70,40 @@ mod tests {
             assert!(!elsewhere.contains(part), "{part}");
         }
         assert!(!policy.contains("unsafe"));
+    }
+
+    /// The words of each language: keys, and the values that are put in.
+    fn words() -> Vec<Vec<(String, Vec<String>)>> {
+        let text = SCRIPTS[0].split("\n};").next().unwrap();
+        let languages = text.split(": {\n").skip(1);
+        let word = |entry: &str| {
+            let (key, value) = entry.split_once(": \"")?;
+            let key = key.rsplit([' ', '\n']).next()?.to_owned();
+            let mut values: Vec<String> = value
+                .split('{')
+                .skip(1)
+                .filter_map(|part| part.split_once('}').map(|(name, _)| name.to_owned()))
+                .collect();
+            values.sort();
+            Some((key, values))
+        };
+        languages.map(|language| language.split("\",").filter_map(word).collect()).collect()
+    }
+
+    #[test]
+    fn both_languages_say_the_same_things() {
+        let [english, chinese] = &words()[..] else { panic!("two languages") };
+        assert!(english.len() > 100);
+        for ((ours, values), (theirs, others)) in english.iter().zip(chinese) {
+            assert_eq!((ours, values), (theirs, others));
+            let times = english.iter().filter(|(key, _)| key == ours).count();
+            assert_eq!(times, 1, "{ours} is there twice");
+        }
+        assert_eq!(english.len(), chinese.len());
+        for key in DOCUMENT.split("data-word=\"").skip(1) {
+            let key = key.split('"').next().unwrap();
+            assert!(english.iter().any(|(known, _)| known == key), "{key}");
+        }
     }
 
     #[test]

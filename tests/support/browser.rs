@@ -67,7 +67,7 @@ impl Browser {
             ]);
             command.arg(format!("--accept-lang={language}"));
             command.arg(format!("--user-data-dir={}", folder.path().display()));
-            command.arg("about:blank").env("LANGUAGE", language);
+            command.arg("about:blank").env("LANGUAGE", language).env("TMPDIR", folder.path());
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
             command.spawn().ok()
         });
@@ -152,6 +152,18 @@ impl Browser {
 
     pub async fn click(&mut self, selector: &str) {
         self.value(&format!("document.querySelector({}).click()", json!(selector))).await;
+    }
+
+    /// Presses a key, such as `Home`.
+    pub async fn press(&mut self, key: &str) {
+        let codes =
+            [("Home", 36), ("End", 35), ("ArrowLeft", 37), ("ArrowRight", 39), ("Escape", 27)];
+        let code = codes.iter().find(|(name, _)| *name == key).expect("a known key").1;
+        for kind in ["keyDown", "keyUp"] {
+            let event =
+                json!({ "type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code });
+            self.call("Input.dispatchKeyEvent", event).await;
+        }
     }
 
     /// The size of the window, and how many pixels of the picture a pixel of it is.

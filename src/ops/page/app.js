@@ -3,12 +3,15 @@
 const EVERY_MS = 3000;
 const LONGEST_PAUSE_MS = 60000;
 const PATIENCE_MS = 10000;
+// How often charts are drawn anew, and how many tenants one answer has charts for.
+const CHARTS_EVERY_MS = 30000;
+const TENANTS_AT_ONCE = 48;
 // So many tenants are shown at first; the others on request.
 const SHOWN_FIRST = 24;
 
 const page = {
-  status: null, received: 0, failures: 0, nextAt: 0, timer: 0, asking: false,
-  language: "en", shown: SHOWN_FIRST, filter: "",
+  status: null, now: 0, received: 0, failures: 0, nextAt: 0, timer: 0, asking: false,
+  language: "en", shown: SHOWN_FIRST, filter: "", visible: [], chartsAt: 0, chartsOf: "",
 };
 
 // --- what the browser remembers ---
@@ -35,6 +38,7 @@ function speak(language) {
   text(find("language"), say("other_language"));
   set(find("language"), "lang", page.language === "zh" ? "en" : "zh-CN");
   labelTheme();
+  showRanges();
   render();
 }
 
@@ -57,26 +61,54 @@ function firstLanguage() {
 
 // --- asking ---
 
+async function get(query) {
+  const patience = new AbortController();
+  const limit = setTimeout(() => patience.abort(), PATIENCE_MS);
+  try {
+    const answer = await fetch(`api/status?${query}`, { cache: "no-store", signal: patience.signal });
+    if (!answer.ok) throw new Error(`status ${answer.status}`);
+    return await answer.json();
+  } finally {
+    clearTimeout(limit);
+  }
+}
+
 async function ask() {
   clearTimeout(page.timer);
   if (page.asking) return;
   page.asking = true;
-  const patience = new AbortController();
-  const limit = setTimeout(() => patience.abort(), PATIENCE_MS);
   try {
-    const answer = await fetch("api/status", { cache: "no-store", signal: patience.signal });
-    if (!answer.ok) throw new Error(`status ${answer.status}`);
-    page.status = await answer.json();
+    page.status = await get("history=none");
     page.received = Date.now();
     page.failures = 0;
+    render();
+    await askPast();
   } catch {
     page.failures += 1;
   } finally {
-    clearTimeout(limit);
     page.asking = false;
   }
   plan();
   render();
+}
+
+// The history of the tenants that are shown; it changes slowly.
+async function askPast() {
+  const wanted = `${past.range}\n${page.visible.join("\n")}`;
+  if (wanted === page.chartsOf && Date.now() - page.chartsAt < CHARTS_EVERY_MS) return;
+  const range = past.range;
+  const found = new Map();
+  let now = past.now;
+  for (let first = 0; first < page.visible.length; first += TENANTS_AT_ONCE) {
+    const query = new URLSearchParams({ history: range });
+    for (const tenant of page.visible.slice(first, first + TENANTS_AT_ONCE)) query.append("tenant", tenant);
+    const status = await get(query);
+    now = Date.parse(status.now);
+    for (const tenant of status.history.tenants) found.set(tenant.name, tenant.series);
+  }
+  Object.assign(past, { shown: range, now, tenants: found });
+  page.chartsOf = wanted;
+  page.chartsAt = Date.now();
 }
 
 // Every few seconds; after failures ever more seldom, and not at the same moment as all others.
@@ -96,11 +128,11 @@ function render() {
   const status = page.status;
   if (!status) return;
   warningPercent = status.configuration.warning_percent;
-  const now = Date.parse(status.now);
-  showOverview(status, now);
+  page.now = Date.parse(status.now);
+  showOverview(status);
   showTenants(status);
-  showPeople(status, now);
-  showRefusals(status, now);
+  showPeople(status);
+  showRefusals(status);
   showServers(status);
   text(find("build"), `Seatgate ${status.gateway.version} (${status.gateway.revision})`);
 }
@@ -123,7 +155,7 @@ function tick() {
     : say(stale ? "stale_title" : "connecting"));
 }
 
-function showOverview(status, now) {
+function showOverview(status) {
   const notices = status.warnings.map((warning) => ({ warning, tenant: null }));
   for (const tenant of status.tenants) {
     for (const warning of tenant.warnings) notices.push({ warning, tenant });
@@ -149,10 +181,10 @@ function showOverview(status, now) {
       },
     };
   });
-  showFacts(status, now);
+  showFacts(status);
 }
 
-function showFacts(status, now) {
+function showFacts(status) {
   const { gateway, connections, store, configuration } = status;
   const up = status.document_servers.filter((server) => server.healthy).length;
   const all = status.document_servers.length;
@@ -164,7 +196,7 @@ function showFacts(status, now) {
     ["store", say(store.healthy ? "store_well" : "store_failed"),
       store.errors > 0 ? say("errors", { count: number(store.errors) }) : say("no_errors"), store.healthy],
     ["configuration", say(configuration.last_reload_successful ? "reload_good" : "reload_bad"),
-      configuration.loaded ? say("loaded", { ago: ago(Date.parse(configuration.loaded), now) }) : "",
+      configuration.loaded ? say("loaded", { ago: ago(Date.parse(configuration.loaded), page.now) }) : "",
       configuration.last_reload_successful],
   ];
   keep(find("facts"), facts, ([name]) => name, () => {
@@ -191,14 +223,16 @@ function showTenants(status) {
   // Those that need attention first, else as the configuration has them.
   const sorted = matches.map((tenant, place) => ({ tenant, place, rank: worst(tenant) }))
     .sort((one, other) => other.rank - one.rank || one.place - other.place).map(({ tenant }) => tenant);
-  keep(find("tenants"), sorted.slice(0, page.shown), (tenant) => tenant.name, tenantCard);
+  const shown = sorted.slice(0, page.shown);
+  page.visible = shown.map((tenant) => tenant.name);
+  keep(find("tenants"), shown, (tenant) => tenant.name, tenantCard);
   show(find("filter-box"), status.tenants.length > 4);
   const more = sorted.length - page.shown;
   show(find("more-box"), more > 0);
   text(find("more"), say("show_more", { count: number(Math.min(more, SHOWN_FIRST)) }));
 }
 
-function showPeople(status, now) {
+function showPeople(status) {
   const { people } = status;
   show(find("people-section"), people !== null);
   if (people === null) return;
@@ -216,7 +250,7 @@ function showPeople(status, now) {
       update(seat) {
         const values = [
           seat.anonymous ? `${seat.user} (${say("anonymous")})` : seat.user, seat.document, seat.tenant,
-          say(seat.class), span((now - Date.parse(seat.since)) / 1000),
+          say(seat.class), span((page.now - Date.parse(seat.since)) / 1000),
           seat.phase === "connected" ? say(seat.transport) : say(seat.phase), seat.address,
         ];
         values.forEach((value, place) => text(cells[place], value));
@@ -226,7 +260,7 @@ function showPeople(status, now) {
   });
 }
 
-function showRefusals(status, now) {
+function showRefusals(status) {
   show(find("refusals-empty"), status.refusals.length === 0);
   show(find("refusals").parentElement, status.refusals.length > 0);
   const key = (refusal) => [refusal.first, refusal.tenant, refusal.class, refusal.outcome, refusal.reason,
@@ -242,7 +276,7 @@ function showRefusals(status, now) {
       node,
       update(refusal) {
         const at = Date.parse(refusal.time);
-        text(when, now - at < 3600000 ? ago(at, now) : clock(at, false));
+        text(when, page.now - at < 3600000 ? ago(at, page.now) : clock(at, false));
         set(when, "datetime", refusal.time);
         set(when, "title", new Date(at).toLocaleString(words.locale));
         text(what, say("refused_as", { class: say(refusal.class), outcome: say(refusal.outcome) }));
@@ -273,6 +307,39 @@ function showServers(status) {
   });
 }
 
+// --- the range of the charts ---
+
+function showRanges() {
+  keep(find("ranges"), Object.keys(RANGES), String, (range) => {
+    const node = el("button", { type: "button", class: "range", role: "radio", "data-range": range });
+    node.addEventListener("click", () => {
+      past.range = range;
+      remember("range", range);
+      showRanges();
+      ask();
+    });
+    return {
+      node,
+      update(range) {
+        text(node, say(`range_${range}`));
+        set(node, "aria-checked", range === past.range);
+        set(node, "tabindex", range === past.range ? 0 : -1);
+      },
+    };
+  });
+}
+
+find("ranges").addEventListener("keydown", (event) => {
+  const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+  if (!step) return;
+  event.preventDefault();
+  const all = Object.keys(RANGES);
+  const next = all[(all.indexOf(past.range) + step + all.length) % all.length];
+  const button = find("ranges").querySelector(`[data-range="${next}"]`);
+  button.click();
+  button.focus();
+});
+
 // --- beginning ---
 
 find("language").addEventListener("click", () => {
@@ -298,6 +365,7 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", labelTheme
 
 const theme = remembered("theme");
 if (theme === "dark" || theme === "light") document.documentElement.dataset.theme = theme;
+if (Object.hasOwn(RANGES, remembered("range") ?? "")) past.range = remembered("range");
 speak(firstLanguage());
 setInterval(tick, 1000);
 ask();

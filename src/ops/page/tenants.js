@@ -3,20 +3,25 @@
 // Half a circle; lengths on it are hundredths.
 const ARC = "M12 76a64 64 0 0 1 128 0";
 
-function gauge() {
+function gauge(onChoose) {
   const arc = (name) => svg("path", { d: ARC, pathLength: 100, class: `arc ${name}` });
   const parts = { reserve: arc("arc-reserve"), held: arc("arc-held"), used: arc("arc-used") };
   const count = el("span", { class: "gauge-count" });
   const limit = el("span", { class: "gauge-limit" });
   const title = el("span", { class: "gauge-title" });
-  const legend = el("ul", { class: "legend" });
+  const legend = el("span", { class: "legend" });
   const picture = svg("svg", { viewBox: "0 0 152 84", "aria-hidden": "true" },
     arc("arc-ground"), parts.reserve, parts.held, parts.used);
-  const node = el("div", { class: "gauge" },
-    el("div", { class: "dial" }, picture, el("div", { class: "dial-text" }, count, limit)),
-    el("div", { class: "gauge-side" }, title, legend));
+  const node = el("button", { type: "button", class: "gauge" },
+    el("span", { class: "dial" }, picture, el("span", { class: "dial-text" }, count, " ", limit)),
+    " ", el("span", { class: "gauge-side" }, title, legend));
 
-  function update(seats) {
+  let kind = null;
+  node.addEventListener("click", () => onChoose(kind));
+
+  function update({ seats, chosen }) {
+    kind = seats.kind;
+    set(node, "aria-pressed", chosen);
     const scale = 100 / Math.max(seats.limit, seats.used, 1);
     const working = seats.used - seats.grace - seats.reserve;
     // Each arc begins at the left and lies over those that reach farther.
@@ -38,7 +43,7 @@ function gauge() {
       const value = el("b");
       const label = el("span");
       return {
-        node: el("li", {}, el("i", { class: `mark mark-${mark}`, "aria-hidden": "true" }), value, " ", label),
+        node: el("span", { class: "legend-row" }, el("i", { class: `mark mark-${mark}`, "aria-hidden": "true" }), value, " ", label),
         update([name, amount]) { text(value, number(amount)); text(label, say(name)); },
       };
     });
@@ -49,6 +54,13 @@ function gauge() {
 function level(seats) {
   if (seats.limit > 0 && seats.used >= seats.limit) return "full";
   return seats.limit > 0 && seats.used * 100 >= seats.limit * warningPercent ? "short" : "calm";
+}
+
+// The history that was received last, and of which range it is.
+const past = { range: "hours", shown: "hours", now: Date.now(), tenants: new Map() };
+
+function pastOf(tenant) {
+  return past.tenants.get(tenant) ?? [];
 }
 
 // From which share of the seats on they are short; the configuration says.
@@ -100,12 +112,21 @@ function tenantCard() {
   const gauges = el("div", { class: "gauges" });
   const none = el("p", { class: "empty" });
   const foot = el("p", { class: "foot" });
+  const history = chart();
+  let chosen = null;
+  let latest = null;
   const node = el("article", { class: "tenant" },
     el("header", {}, el("div", { class: "tenant-head" }, name, badges),
       el("p", { class: "licence" }, issued, " ", term)),
-    warnings, gauges, none, foot);
+    warnings, gauges, none, history.node, foot);
+
+  function choose(kind) {
+    chosen = kind;
+    update(latest);
+  }
 
   function update(tenant) {
+    latest = tenant;
     text(name, tenant.name);
     const { licence, policy } = tenant;
     text(issued, [licence.issued_to, licence.id ? say("licence", { id: licence.id }) : null]
@@ -125,12 +146,17 @@ function tenantCard() {
         node: line,
         update(warning) {
           set(line, "data-severity", warning.severity);
-          text(line, warningText(warning, tenant));
+          text(line, warningText(warning, latest));
         },
       };
     });
     const limited = tenant.seats.filter((seats) => seats.limit !== null);
-    keep(gauges, limited, (seats) => seats.kind, gauge);
+    if (!limited.some((seats) => seats.kind === chosen)) chosen = limited[0]?.kind ?? null;
+    keep(gauges, limited.map((seats) => ({ seats, chosen: seats.kind === chosen })), ({ seats }) => seats.kind,
+      () => gauge(choose));
+    show(history.node, chosen !== null);
+    const series = pastOf(tenant.name).find((series) => series.kind === chosen);
+    if (chosen !== null) history.update(series, chosen, past.shown, past.now);
     show(none, limited.length === 0);
     text(none, say(licence.standing === "missing" ? "licence_missing" : "no_limit"));
     const viewers = tenant.viewers === 0 ? say("no_plain_viewers")

@@ -24,6 +24,8 @@ pub struct Status {
     pub refusals: Vec<Refusal>,
     /// `null` unless `[ops] show_people` is on.
     pub people: Option<People>,
+    /// `null` if the request said `history=none`.
+    pub history: Option<History>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -232,4 +234,30 @@ pub struct Person {
     /// `null` in grace.
     pub transport: Option<&'static str>,
     pub address: String,
+}
+
+/// What charts are drawn from.
+#[derive(Clone, Debug, Serialize)]
+pub struct History {
+    pub range: &'static str,
+    /// What the numbers of a point are.
+    pub columns: [&'static str; 6],
+    pub tenants: Vec<TenantHistory>,
+}
+
+/// When the piece of time begins (Unix time), how long it is, the most in use, the mean, the limit
+/// (`null` for none), opens refused (the same in all kinds).
+pub const COLUMNS: [&str; 6] = ["at", "seconds", "peak", "mean", "limit", "refusals"];
+
+#[derive(Clone, Debug, Serialize)]
+pub struct TenantHistory {
+    pub name: String,
+    pub series: Vec<KindHistory>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct KindHistory {
+    pub kind: &'static str,
+    /// In the order of time; where nothing is known there is none.
+    pub points: Vec<(i64, u32, u64, f64, Option<u64>, u64)>,
 }

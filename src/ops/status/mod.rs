@@ -1,6 +1,7 @@
 //! What `/api/status` tells: all that the gateway knows of itself at one moment. Read-only.
 
 pub mod body;
+mod history;
 mod people;
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use crate::licence::{self, Licence, Metering, Standing};
 use crate::ops::refusals::Entry;
 use crate::tenant::{Mode, RefusalPolicy};
 use body::{Code, Severity, Warning};
+pub use history::Wanted;
 
 /// How long the store may take to answer whoever looks at the status or scrapes the metrics.
 pub const STORE_PATIENCE: Duration = Duration::from_secs(2);
@@ -49,8 +51,8 @@ impl Reporter {
         }
     }
 
-    /// All of it, at `now`.
-    pub async fn status(&self, now: Timestamp) -> body::Status {
+    /// All of it at `now`, with the history that is wanted.
+    pub async fn status(&self, wanted: &Wanted, now: Timestamp) -> body::Status {
         let shared = &self.shared;
         let site = shared.site.load_full();
         let reloaded = shared.metrics.last_reload();
@@ -81,6 +83,7 @@ impl Reporter {
             tenants: site.tenants().iter().map(|tenant| self.tenant(tenant, &site, now)).collect(),
             refusals: refusals(shared.refusals.latest(), site.show_people),
             people: site.show_people.then(|| people::list(shared, now)),
+            history: history::told(shared, wanted, now),
         };
         status.warnings = self.warnings(&status);
         status
