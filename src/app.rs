@@ -25,11 +25,12 @@ use tokio::task::JoinSet;
 
 use crate::admin::{self, Administration, Office, SocketError};
 use crate::clock;
-use crate::config::{self, ConfigErrors, Loaded, Settings, StoreBackend};
+use crate::config::{self, ConfigErrors, ConfigWarning, Loaded, Settings, StoreBackend};
 use crate::engine::{Engine, EngineError};
 use crate::gateway::front::Front;
 use crate::gateway::proxy::Gateway;
 use crate::gateway::site::{Shared, Site};
+use crate::gateway::tls::server::{TlsError, TlsServer};
 use crate::high_water::HighWater;
 use crate::ledger::Ledger;
 use crate::listen::{self, Doors, ListenError};
@@ -90,6 +91,8 @@ pub enum StartError {
     Store(#[from] StoreError),
     #[error("{0}")]
     Socket(#[from] SocketError),
+    #[error("cannot start: {0}")]
+    Tls(#[from] TlsError),
     #[error("cannot declare the metrics: {0}")]
     Metrics(#[from] prometheus::Error),
 }
@@ -103,11 +106,12 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     let Loaded { mut settings, warnings } = config::load(path)?;
     let (_log, log_filter) = log::init(&settings.log);
     let notifier = Arc::new(Notifier::from_process());
-    for warning in &warnings {
-        tracing::warn!("{warning}");
-    }
+    warn_of(&settings, &warnings);
     let public = bind_all(&settings.server.listen)?;
+    let over_tls = settings.server.tls.as_ref();
+    let public_over_tls = bind_all(over_tls.map_or(&[], |tls| &tls.listen))?;
     let operations = bind_all(&[settings.ops.listen])?;
+    let tls = over_tls.map(TlsServer::new).transpose()?.map(Arc::new);
     let high_water = Arc::new(HighWater::open(&settings.server.state_directory));
     high_water.judge(&mut settings.licences, clock::now());
     let ledger = Ledger::new();
@@ -135,12 +139,21 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     let mut proxy =
         HttpProxy::new(Gateway::new(Arc::clone(&shared)), Arc::clone(&server.configuration));
     proxy.handle_init_modules();
-    let front = Arc::new(Front::new(proxy, shared.draining.subscribe()));
-    let doors = Doors::new(front, public, shared.draining.subscribe());
-    let mut doors = background_service("public", doors);
+    let proxy = Arc::new(proxy);
+    let public_doors = |listeners, tls| {
+        let front = Front::new(Arc::clone(&proxy), Arc::clone(&shared), tls);
+        Doors::new(Arc::new(front), listeners, shared.draining.subscribe())
+    };
+    let mut doors = background_service("public", public_doors(public, None));
     doors.threads = None;
     let pulse = Arc::new(Pulse::default());
     server.add_service(Beating::new(doors, Arc::clone(&pulse)));
+    if let Some(tls) = &tls {
+        let doors = public_doors(public_over_tls, Some(Arc::clone(tls)));
+        let mut doors = background_service("public over TLS", doors);
+        doors.threads = None;
+        server.add_service(doors);
+    }
 
     let listening = Arc::new(AtomicBool::new(false));
     let application = Operations::new(Reporter {
@@ -164,6 +177,7 @@ pub fn run(path: &Path) -> Result<(), StartError> {
 
     let keeper = Keeper {
         shared: Arc::clone(&shared),
+        tls,
         settings: Arc::new(settings),
         path: path.to_owned(),
         listening,
@@ -180,6 +194,20 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     server.run(RunArgs { shutdown_signal: Box::new(Signals { shared, notifier }) });
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The addresses of the public listeners, and whether they are over TLS.
+fn public_addresses(settings: &Settings) -> impl Iterator<Item = (SocketAddr, bool)> {
+    let plain = settings.server.listen.iter().map(|address| (*address, false));
+    let over_tls = settings.server.tls.iter().flat_map(|tls| &tls.listen);
+    plain.chain(over_tls.map(|address| (*address, true)))
+}
+
+/// Logs what is odd about a configuration.
+fn warn_of(settings: &Settings, warnings: &[ConfigWarning]) {
+    for warning in warnings.iter().chain(&config::certificate_warnings(settings, clock::now())) {
+        tracing::warn!("{warning}");
+    }
 }
 
 /// Teaches glibc's allocator not to give 64 KiB body buffers back to the system with each answer.
@@ -255,6 +283,7 @@ fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, ListenError> {
 /// What goes on beside the requests: health checks, clearing away, reload.
 struct Keeper {
     shared: Arc<Shared>,
+    tls: Option<Arc<TlsServer>>,
     settings: Arc<Settings>,
     path: PathBuf,
     listening: Arc<AtomicBool>,
@@ -340,8 +369,9 @@ impl Keeper {
     /// Says what listens where, and what to try next.
     fn greet(&self) {
         let Settings { server, ops, validate, .. } = &*self.settings;
-        for address in &server.listen {
-            tracing::info!("listening on http://{address}, version {VERSION}");
+        for (address, is_tls) in public_addresses(&self.settings) {
+            let scheme = if is_tls { "https" } else { "http" };
+            tracing::info!("listening on {scheme}://{address}, version {VERSION}");
         }
         tracing::info!("operations on http://{0}/ (metrics: http://{0}/metrics)", ops.listen);
         let port = server.listen.first().map_or(0, SocketAddr::port);

@@ -28,6 +28,7 @@
 pub mod admin;
 pub mod admission;
 pub mod app;
+pub mod certificate;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -15,6 +15,8 @@ pub enum Refused {
     Config(ConfigErrors),
     #[error("the new configuration is refused, the old one stays: {0}")]
     Store(#[from] StoreError),
+    #[error("the new configuration is refused, the old one stays: {0}")]
+    Tls(String),
     #[error("the gateway is about to end: nothing is reloaded any more")]
     Ending,
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use seatgate::config::{
-    ConfigErrors, Env, Language, Loaded, LogFormat, Secret, Settings, StoreBackend, UserIds, load,
-    load_with,
+    ConfigErrors, Env, Language, Loaded, LogFormat, Secret, Settings, StoreBackend, UserIds,
+    certificate_warnings, load, load_with,
 };
 use seatgate::tenant::{Mode, RefusalPolicy};
 
@@ -169,6 +169,57 @@ fn uncommented(line: &str) -> Option<&str> {
     (is_key || is_table).then_some(bare)
 }
 
+/// A certificate of one name, and its key.
+fn pair(name: &str) -> (String, String) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+    (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+}
+
+#[test]
+fn certificates_go_with_listeners_and_names() {
+    let (chain, key) = pair("acme.example");
+    let (_, other_key) = pair("acme.example");
+    let tenant = "[[tenant]]\nname = \"acme\"\nhosts = [\"acme.example\", \"x.example\"]\n\
+                  licence = \"one\"\ncertificate = \"chain.pem\"\nprivate_key = \"key.pem\"\n";
+    let listener = "[server.tls]\nlisten = [\"0.0.0.0:8443\"]\ncertificate = \"chain.pem\"\n\
+                    private_key = \"key.pem\"\n";
+    let folder = |config: &str, key: &str| {
+        let config = format!("licences.files = []\n{config}");
+        Folder::new(&[("seatgate.toml", &config), ("chain.pem", &chain), ("key.pem", key)])
+    };
+    let errors = folder(tenant, &key).errors();
+    assert!(
+        errors.contains("certificate: there is no TLS listener that would show it"),
+        "{errors}"
+    );
+    let errors = folder(listener, &other_key).errors();
+    assert!(
+        errors.contains("private_key: key.pem: the private key in it does not belong"),
+        "{errors}"
+    );
+    let loaded = folder(&format!("{listener}{tenant}"), &key).load().unwrap();
+    let tls = loaded.settings.server.tls.clone().unwrap();
+    assert_eq!(tls.certificates.len(), 2);
+    assert_eq!(tls.certificates[1].certificate.names, ["acme.example"]);
+    let warned: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+    assert!(warned.iter().any(|line| line.contains("does not name the host \"x.example\"")));
+    let end = tls.certificates[0].certificate.end;
+    let told = |days: i64| {
+        let now = end - jiff::SignedDuration::from_hours(24 * days);
+        let warnings = certificate_warnings(&loaded.settings, now);
+        warnings.iter().map(|warning| warning.message.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(told(22), [""; 0]);
+    assert!(told(20)[0].contains("the certificate of acme.example ends at"), "{:?}", told(20));
+    assert!(told(0)[0].contains("is over since"), "{:?}", told(0));
+
+    let unused = folder("[document_server]\ntls_verify = false", &key).load().unwrap();
+    assert!(unused.warnings[0].to_string().contains("the addresses are without TLS"));
+    let hidden = format!("{:?}", loaded.settings);
+    assert!(!hidden.contains("PRIVATE") && !hidden.contains("Signing"), "{hidden}");
+}
+
 /// With all that the shipped files show in comments, nothing is wrong but what cannot stand
 /// together.
 #[test]
@@ -179,10 +230,16 @@ fn the_commented_keys_of_the_shipped_files_are_good() {
         lines.filter(|line| !line.is_empty()).fold(String::new(), |all, line| all + line + "\n")
     };
     let config = shown("seatgate.toml");
-    assert!(config.lines().count() > 70, "{config}");
-    let errors = Folder::new(&[("seatgate.toml", &config), ("licences.toml", "")]).errors();
+    assert!(config.lines().count() > 80, "{config}");
+    let (chain, key) = pair("docs.acme.example");
+    let mut files = vec![("seatgate.toml", config.as_str()), ("licences.toml", "")];
+    let chains = ["certificate.pem", "other.pem", "acme.pem"];
+    let authorities = ["client-authorities.pem", "document-server-ca.pem"];
+    files.extend(chains.into_iter().chain(authorities).map(|name| (name, chain.as_str())));
+    let keys = ["private-key.pem", "other-key.pem", "acme-key.pem"];
+    files.extend(keys.map(|name| (name, key.as_str())));
+    let errors = Folder::new(&files).errors();
     let expected = [
-        "[server.tls]: TLS listeners are not available in this release",
         "not valid TOML: duplicate key",
         "[document_server] token_secret_file: the secret is stated twice",
         "[store] ca_file: cannot read",

@@ -139,10 +139,8 @@ fn shipped_keys() -> BTreeMap<String, BTreeSet<String>> {
 #[test]
 fn every_configuration_key_is_told_and_exists() {
     let mut shipped = shipped_keys();
-    // Not in this release, and the keys of [document_server] once more.
-    for section in ["[server.tls]", "[tenant.document_server]"] {
-        assert!(shipped.remove(section).is_some(), "{section}");
-    }
+    // The keys of [document_server] once more.
+    assert!(shipped.remove("[tenant.document_server]").is_some());
     for readme in READMES {
         let mut told: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for row in rows(&read(readme)) {

@@ -95,7 +95,9 @@ pub(super) async fn reload(
 ) -> Result<Json<api::Reloaded>, ApiError> {
     match office.reloads.ask().await {
         Ok(warnings) => Ok(Json(api::Reloaded { warnings })),
-        Err(refused @ Refused::Config(_)) => Err(ApiError::File(refused.to_string())),
+        Err(refused @ (Refused::Config(_) | Refused::Tls(_))) => {
+            Err(ApiError::File(refused.to_string()))
+        }
         Err(Refused::Store(error)) => Err(error.into()),
         Err(refused @ Refused::Ending) => Err(ApiError::Conflict(refused.to_string())),
     }

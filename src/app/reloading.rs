@@ -45,6 +45,14 @@ impl Keeper {
     /// What is odd about the configuration that is now in force, or why the old one stays.
     async fn load_anew(&self) -> Answer {
         let mut loaded = config::load(&self.path).map_err(Refused::Config)?;
+        let certificates = match (&self.tls, &loaded.settings.server.tls) {
+            (Some(tls), Some(settings)) => {
+                let ready = tls.prepare(settings);
+                Some((tls, ready.map_err(|error| Refused::Tls(error.to_string()))?))
+            }
+            // Listeners come and go at a restart only.
+            (Some(_), None) | (None, Some(_) | None) => None,
+        };
         self.high_water.judge(&mut loaded.settings.licences, clock::now());
         let registrar = &self.shared.registrar;
         registrar.apply_declared(&loaded.settings, clock::now()).await?;
@@ -55,12 +63,16 @@ impl Keeper {
         let site = Site::build(settings, ledger, registry, Some(&before));
         site.resolve().await;
         self.shared.site.store(Arc::new(site));
+        if let Some((tls, ready)) = certificates {
+            tls.install(ready);
+        }
         self.shared.warnings.set_webhook(settings.notify.clone());
         self.shared.usage.configure(settings.usage);
         self.log_filter.follow(&settings.log);
 
         let fixed = config::fixed_differences(&self.settings, settings);
-        let warnings = loaded.warnings.iter().map(ToString::to_string);
+        let certificates = config::certificate_warnings(settings, clock::now());
+        let warnings = loaded.warnings.iter().chain(&certificates).map(ToString::to_string);
         Ok(warnings.chain(fixed.iter().map(ToString::to_string)).collect())
     }
 }

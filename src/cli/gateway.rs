@@ -7,7 +7,8 @@ use serde_json::json;
 use super::output::{note, say, say_json};
 use super::{Failure, Format, Outcome};
 use crate::app::{self, REVISION, StartError, VERSION};
-use crate::config;
+use crate::clock;
+use crate::config::{self, certificate_warnings};
 
 pub(super) fn run(path: &Path) -> Outcome {
     app::run(path).map_err(|error| match error {
@@ -18,6 +19,7 @@ pub(super) fn run(path: &Path) -> Outcome {
         | StartError::Engine(_)
         | StartError::Store(_)
         | StartError::Socket(_)
+        | StartError::Tls(_)
         | StartError::Metrics(_)) => Failure::failed(error),
     })
 }
@@ -30,10 +32,10 @@ pub(super) fn check(path: &Path) -> Outcome {
         failure.message.push_str(&format!("\n{}: {count} {plural}", path.display()));
         failure
     })?;
-    for warning in &loaded.warnings {
+    let settings = &loaded.settings;
+    for warning in loaded.warnings.iter().chain(&certificate_warnings(settings, clock::now())) {
         note(&format!("warning: {warning}"));
     }
-    let settings = &loaded.settings;
     say(&format!(
         "{}: ok: {} tenant(s), {} licence(s), {} app(s)",
         path.display(),

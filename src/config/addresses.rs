@@ -5,6 +5,7 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
+use rustls::pki_types::ServerName;
 
 use super::values::{Fault, Kind, kind};
 
@@ -33,19 +34,58 @@ pub(super) const NETWORK: Kind<IpNet> =
         address.or_else(|_| text.parse()).map_err(|_| Fault::PLAIN)
     });
 
-/// `host:port` of a server to connect to.
-pub(super) const ADDRESS: Kind<String> =
-    kind("a host with a port", "write it such as \"127.0.0.1:80\"", |text| {
-        if text.contains("://") || text.contains('/') {
+/// A server to connect to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Address {
+    /// `host:port`
+    pub(super) authority: String,
+    pub(super) tls: bool,
+}
+
+/// `host:port` of a server to connect to, or `https://host` with or without a port.
+pub(super) const ADDRESS: Kind<Address> = kind(
+    "a host with a port",
+    "write it such as \"127.0.0.1:80\", or \"https://docs.internal\" for TLS",
+    |text| {
+        let (tls, authority) = match text.split_once("://") {
+            Some(("https", authority)) => (true, authority),
+            Some(("http", authority)) => (false, authority),
+            Some(_) => return Err(Fault::because("has a scheme other than https")),
+            None => (false, text),
+        };
+        let authority =
+            if tls { authority.strip_suffix('/').unwrap_or(authority) } else { authority };
+        if authority.contains('/') {
             return Err(Fault::mend(
-                "is a URL, not a host with a port",
-                "write it without scheme and path, such as \"127.0.0.1:80\"",
+                "has a path",
+                "write it without one; path_prefix is for virtual paths",
             ));
         }
-        match split_port(text) {
-            (host, Some(port)) if is_host(host) && is_port(port) => Ok(text.to_owned()),
+        let (host, _) = split_port(authority);
+        let name = host.trim_start_matches('[').trim_end_matches(']');
+        if tls && is_host(host) && ServerName::try_from(name).is_err() {
+            return Err(Fault::because("has a host that no certificate can name"));
+        }
+        match split_port(authority) {
+            (host, Some(port)) if is_host(host) && is_port(port) => {
+                Ok(Address { authority: authority.to_owned(), tls })
+            }
+            (host, None) if is_host(host) && tls => {
+                Ok(Address { authority: format!("{authority}:443"), tls })
+            }
             (host, None) if is_host(host) => Err(Fault::because("has no port")),
             _ => Err(Fault::PLAIN),
+        }
+    },
+);
+
+/// The name that a server's certificate is looked at for.
+pub(super) const SERVER_NAME: Kind<String> =
+    kind("a host name", "write a name such as \"docs.internal\"", |text| {
+        let name = text.to_ascii_lowercase();
+        match ServerName::try_from(name.as_str()) {
+            Ok(ServerName::DnsName(_) | ServerName::IpAddress(_)) => Ok(name),
+            Ok(_) | Err(_) => Err(Fault::PLAIN),
         }
     });
 
@@ -225,13 +265,40 @@ mod tests {
 
     #[test]
     fn addresses_have_a_port() {
-        for good in ["127.0.0.1:80", "ds:1", "ds-1.internal:65535", "[::1]:80", "a_b:80"] {
-            check(&ADDRESS, &[(good, Some(good))]);
+        for (text, authority, tls) in [
+            ("127.0.0.1:80", "127.0.0.1:80", false),
+            ("ds:1", "ds:1", false),
+            ("ds-1.internal:65535", "ds-1.internal:65535", false),
+            ("[::1]:80", "[::1]:80", false),
+            ("a_b:80", "a_b:80", false),
+            ("http://ds:80", "ds:80", false),
+            ("https://ds", "ds:443", true),
+            ("https://ds/", "ds:443", true),
+            ("https://ds:8443", "ds:8443", true),
+            ("https://[::1]", "[::1]:443", true),
+        ] {
+            let expected = Address { authority: authority.to_owned(), tls };
+            assert_eq!((ADDRESS.parse)(text), Ok(expected), "{text}");
         }
-        for bad in
-            ["", ":80", "ds", "ds:", "ds:0", "ds:65536", "ds:+1", "::1:80", "[::1]", "ds:80/"]
-        {
-            check(&ADDRESS, &[(bad, None)]);
+        for bad in [
+            "",
+            ":80",
+            "ds",
+            "ds:",
+            "ds:0",
+            "ds:65536",
+            "ds:+1",
+            "::1:80",
+            "[::1]",
+            "ds:80/",
+            "http://ds",
+            "https://",
+            "https://ds/x",
+            "https://ds:0",
+            "ftp://ds:1",
+            "https://u@ds",
+        ] {
+            assert!((ADDRESS.parse)(bad).is_err(), "{bad}");
         }
     }
 
@@ -285,7 +352,8 @@ mod tests {
         #[test]
         fn any_text_is_parsed_or_refused(text: String, ascii in "[ -~]{0,40}") {
             for text in [text, ascii] {
-                for kind in [ADDRESS, HOST_PATTERN, PATH, PATH_PREFIX, API_PATH, ORIGIN, WEB_URL] {
+                let _ = (ADDRESS.parse)(&text);
+                for kind in [SERVER_NAME, HOST_PATTERN, PATH, PATH_PREFIX, API_PATH, ORIGIN, WEB_URL] {
                     let _ = (kind.parse)(&text);
                 }
                 let _ = (SOCKET.parse)(&text);

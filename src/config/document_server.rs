@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use super::addresses::{ADDRESS, PATH_PREFIX};
+use super::addresses::{ADDRESS, Address, PATH_PREFIX};
 use super::credentials;
 use super::reader::{Once, Table};
 use super::settings::{BuildFacts, DocumentServer, TokenSecrets};
+use super::tls;
 use super::values::{BUILD_DATE, DURATION, IDENTIFIER, SIZE, tell_duration, tell_size};
 
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -14,6 +15,7 @@ const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 pub(super) fn built_in() -> DocumentServer {
     DocumentServer {
         addresses: vec!["127.0.0.1:80".to_owned()],
+        tls: None,
         strip_version_prefix: false,
         path_prefix: String::new(),
         command_body_limit: 16 << 20,
@@ -32,8 +34,11 @@ pub(super) fn built_in() -> DocumentServer {
 /// Reads the table; what it does not say is as in `base`.
 pub(super) fn read(mut table: Table<'_>, base: &DocumentServer) -> DocumentServer {
     let timeouts = Duration::from_millis(1)..=LONGEST_TIMEOUT;
+    let (addresses, over_tls) =
+        addresses(&mut table).unwrap_or_else(|| (base.addresses.clone(), base.tls.is_some()));
     let server = DocumentServer {
-        addresses: addresses(&mut table).unwrap_or_else(|| base.addresses.clone()),
+        addresses,
+        tls: tls::upstream(&mut table, over_tls, base.tls.as_ref()),
         strip_version_prefix: table
             .boolean("strip_version_prefix")
             .unwrap_or(base.strip_version_prefix),
@@ -57,7 +62,8 @@ pub(super) fn read(mut table: Table<'_>, base: &DocumentServer) -> DocumentServe
     server
 }
 
-fn addresses(table: &mut Table<'_>) -> Option<Vec<String>> {
+/// The addresses, and whether they are over TLS.
+fn addresses(table: &mut Table<'_>) -> Option<(Vec<String>, bool)> {
     let value = table.value("addresses")?;
     let items = value.items(ADDRESS.list_mend)?;
     if items.is_empty() {
@@ -66,19 +72,25 @@ fn addresses(table: &mut Table<'_>) -> Option<Vec<String>> {
     }
     let mut once = Once::default();
     let mut addresses = Vec::new();
+    let mut over_tls = None;
     for item in items {
-        if let Some(address) = item.read(&ADDRESS)
-            && once.take(
-                &address.to_ascii_lowercase(),
-                &item,
-                format!("the address {address}"),
-                "remove one of the two",
-            )
-        {
-            addresses.push(address);
+        let Some(Address { authority, tls }) = item.read(&ADDRESS) else { continue };
+        if *over_tls.get_or_insert(tls) != tls {
+            item.invalid(
+                "some of the addresses are over TLS, and some are not",
+                "write https:// before all of them, or before none: they are to be equal",
+            );
+        }
+        if once.take(
+            &authority.to_ascii_lowercase(),
+            &item,
+            format!("the address {authority}"),
+            "remove one of the two",
+        ) {
+            addresses.push(authority);
         }
     }
-    Some(addresses)
+    Some((addresses, over_tls.unwrap_or(false)))
 }
 
 fn build(mut table: Table<'_>, base: &BuildFacts) -> BuildFacts {

@@ -1,6 +1,7 @@
 //! What a reload cannot change, because something was opened or started by it.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use super::settings::{LogFormat, Settings, StoreBackend};
@@ -25,10 +26,10 @@ impl fmt::Display for Fixed {
 /// needs a restart.
 pub fn fixed_differences(started: &Settings, new: &Settings) -> Vec<Fixed> {
     type Tell = fn(&Settings) -> String;
-    let told: [(&'static str, Tell); 8] = [
-        ("[server] listen", |settings| {
-            let addresses = settings.server.listen.iter().map(|address| format!("\"{address}\""));
-            format!("[{}]", addresses.collect::<Vec<_>>().join(", "))
+    let told: [(&'static str, Tell); 9] = [
+        ("[server] listen", |settings| listed(&settings.server.listen)),
+        ("[server.tls] listen", |settings| {
+            listed(settings.server.tls.as_ref().map_or(&[], |tls| &tls.listen))
         }),
         ("[server] workers", |settings| settings.server.workers.to_string()),
         ("[server] state_directory", |settings| quoted(&settings.server.state_directory)),
@@ -57,6 +58,11 @@ pub fn fixed_differences(started: &Settings, new: &Settings) -> Vec<Fixed> {
         .filter(|(_, old, new)| old != new)
         .map(|(key, old, new)| Fixed { key, old, new })
         .collect()
+}
+
+fn listed(addresses: &[SocketAddr]) -> String {
+    let addresses = addresses.iter().map(|address| format!("\"{address}\""));
+    format!("[{}]", addresses.collect::<Vec<_>>().join(", "))
 }
 
 fn quoted(path: &Path) -> String {

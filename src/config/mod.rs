@@ -10,6 +10,7 @@
 //! | `files` | reading files within limits, the environment |
 //! | `credentials` | secrets, inline or in files of their own |
 //! | `signed_files` | trusted keys, signed licence files |
+//! | `tls` | certificates, client authentication, TLS to document servers |
 //! | `parts` | parts of a configuration for the command line; a licence file alone |
 //! | `fixed` | what a reload cannot change |
 //! | `sections`, `store`, `document_server`, `tenants`, `licences` | the tables of the files |
@@ -33,6 +34,7 @@ mod signed_files;
 mod source;
 mod store;
 mod tenants;
+mod tls;
 mod values;
 
 use std::collections::HashSet;
@@ -49,6 +51,7 @@ pub use parts::{
 pub use secret::Secret;
 pub use settings::*;
 pub use signed_files::{stated_json, tell_distrust};
+pub use tls::certificate_warnings;
 
 use crate::signed::TrustedKey;
 use addresses::PATH;
@@ -98,7 +101,7 @@ fn settings(source: &Source, folder: &Path, env: &Env, report: &Report) -> Setti
     let folders = Folders { beside: folder, credentials: env.credentials_directory() };
     let (document, root) = Document::parse(source, folders, report);
     let mut root = Table::root(&document, root.get_ref());
-    let server = sections::server(root.table("server"), env);
+    let mut server = sections::server(root.table("server"), env);
     let ops = sections::ops(root.table("ops"), &server);
     let admin = sections::admin(root.table("admin"), env, &server.state_directory);
     let built_in = document_server::built_in();
@@ -124,10 +127,17 @@ fn settings(source: &Source, folder: &Path, env: &Env, report: &Report) -> Setti
     let default_licence = default_licence(&mut table, &stated);
     table.finish();
 
-    let defaults =
-        tenants::Defaults { document_server: &document_server, policy: enforcement.policy };
+    let defaults = tenants::Defaults {
+        document_server: &document_server,
+        policy: enforcement.policy,
+        tls: server.tls.is_some(),
+    };
     let mut tenants = vec![tenants::default_tenant(default_licence, &defaults)];
-    tenants.extend(tenants::read(root.tables("tenant"), &defaults, &stated));
+    let mut certificates = Vec::new();
+    tenants.extend(tenants::read(root.tables("tenant"), &defaults, &stated, &mut certificates));
+    if let Some(tls) = &mut server.tls {
+        tls.certificates.append(&mut certificates);
+    }
     root.finish();
 
     let Collected { licences, apps, .. } = collected;

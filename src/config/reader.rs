@@ -316,6 +316,11 @@ impl<'a> Value<'a> {
     pub(super) fn place(&self) -> Place {
         self.document.place(self.raw.span().start)
     }
+
+    /// The key with its table, as errors tell it.
+    pub(super) fn key(&self) -> &str {
+        &self.key
+    }
 }
 
 /// Names that may appear once only, with the place of each.

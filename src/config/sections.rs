@@ -16,6 +16,7 @@ use super::reader::Table;
 use super::settings::{
     Admin, Enforcement, Language, Log, LogFormat, Notify, Ops, Server, Usage, UserIds, Validate,
 };
+use super::tls;
 use super::values::{DURATION, LOG_FILTER, tell_duration};
 use crate::tenant::{Mode, Policy, RefusalPolicy};
 
@@ -30,7 +31,7 @@ pub(super) fn server(mut table: Table<'_>, env: &Env) -> Server {
     let listen = listen(&mut table, "listen");
     let workers = table.integer("workers", 0..=MOST_WORKERS).unwrap_or(0);
     let stated = table.read("state_directory", &PATH).unwrap_or_else(|| "data".to_owned());
-    let server = Server {
+    let mut server = Server {
         listen: listen.unwrap_or_else(|| vec![SocketAddr::from(([0, 0, 0, 0], 8080))]),
         workers: match usize::try_from(workers) {
             Ok(0) | Err(_) => std::thread::available_parallelism().map_or(1, NonZero::get),
@@ -39,32 +40,24 @@ pub(super) fn server(mut table: Table<'_>, env: &Env) -> Server {
         state_directory: env.state_directory().unwrap_or_else(|| PathBuf::from(stated)),
         operators: networks(&mut table, "operators").unwrap_or_default(),
         trusted_proxies: networks(&mut table, "trusted_proxies").unwrap_or_else(loopback),
+        proxy_protocol: networks(&mut table, "proxy_protocol").unwrap_or_default(),
         stop_limit: limit(&mut table, "stop_limit", Duration::from_secs(10)),
         drain_limit: limit(&mut table, "drain_limit", Duration::from_secs(4 * 60 * 60)),
+        tls: None,
     };
-    if table.has("tls") {
-        tls(table.table("tls"));
-    } else {
-        table.value("tls");
+    let stated = table.has("tls");
+    let sub = table.table("tls");
+    server.tls = if stated { tls::server(sub) } else { None };
+    for address in server.tls.iter().flat_map(|tls| &tls.listen) {
+        if let Some(other) = server.listen.iter().find(|other| collide(**other, *address)) {
+            let what = format!(
+                "[server.tls] listen {address} cannot be listened on beside listen {other}"
+            );
+            table.fail(Problem::Invalid { what, mend: "choose another port".to_owned() });
+        }
     }
     table.finish();
     server
-}
-
-/// Checks the shape of `[server.tls]`, and then refuses it.
-fn tls(mut table: Table<'_>) {
-    listen(&mut table, "listen");
-    for key in ["certificate", "private_key"] {
-        table.read(key, &PATH);
-        if !table.has(key) {
-            table.missing(key, "write the path of a PEM file");
-        }
-    }
-    table.fail(Problem::Unavailable {
-        what: "TLS listeners are",
-        mend: "terminate TLS in front, and remove this table",
-    });
-    table.finish();
 }
 
 fn limit(table: &mut Table<'_>, key: &'static str, default: Duration) -> Duration {
@@ -72,7 +65,7 @@ fn limit(table: &mut Table<'_>, key: &'static str, default: Duration) -> Duratio
     table.read_within(key, &DURATION, within, tell_duration).unwrap_or(default)
 }
 
-fn listen(table: &mut Table<'_>, key: &'static str) -> Option<Vec<SocketAddr>> {
+pub(super) fn listen(table: &mut Table<'_>, key: &'static str) -> Option<Vec<SocketAddr>> {
     let value = table.value(key)?;
     let items = value.items(SOCKET.list_mend)?;
     if items.is_empty() {
@@ -123,8 +116,11 @@ pub(super) fn ops(mut table: Table<'_>, server: &Server) -> Ops {
     let value = table.value("listen");
     let stated = value.as_ref().and_then(|value| value.read(&SOCKET));
     let listen = stated.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9180)));
-    if let Some(other) = server.listen.iter().find(|other| collide(**other, listen)) {
-        let what = format!("{listen} cannot be listened on beside [server] listen {other}");
+    let plain = server.listen.iter().map(|other| ("[server]", other));
+    let over_tls = server.tls.iter().flat_map(|tls| &tls.listen);
+    let mut public = plain.chain(over_tls.map(|other| ("[server.tls]", other)));
+    if let Some((section, other)) = public.find(|(_, other)| collide(**other, listen)) {
+        let what = format!("{listen} cannot be listened on beside {section} listen {other}");
         let mend = "choose another port";
         match value {
             Some(value) => value.invalid(what, mend),

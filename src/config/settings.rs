@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::secret::Secret;
+use crate::certificate::{Authorities, Certificate};
 use crate::licence::Licence;
 use crate::tenant::Policy;
 
@@ -44,10 +45,40 @@ pub struct Server {
     pub operators: Vec<IpNet>,
     /// Peers whose `X-Forwarded-*` headers are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Peers whose connections begin with a PROXY protocol header.
+    pub proxy_protocol: Vec<IpNet>,
     /// How long what is under way may go on after SIGTERM.
     pub stop_limit: Duration,
     /// How long sessions may stay with this process after another took over.
     pub drain_limit: Duration,
+    pub tls: Option<Tls>,
+}
+
+/// The TLS listeners.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    pub listen: Vec<SocketAddr>,
+    /// At least one. The first is for clients that ask for no name, or for one that no other has.
+    pub certificates: Vec<StatedCertificate>,
+    /// `None`: clients are not asked for certificates.
+    pub clients: Option<ClientAuth>,
+}
+
+/// A certificate with the place that states it.
+#[derive(Clone, Debug)]
+pub struct StatedCertificate {
+    pub certificate: Certificate,
+    pub place: Place,
+    /// As in [`super::ConfigError::key`].
+    pub key: String,
+}
+
+/// Whose certificates clients show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientAuth {
+    pub authorities: Authorities,
+    /// Whether a client without one is refused.
+    pub required: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -67,6 +98,8 @@ pub struct Admin {
 pub struct DocumentServer {
     /// `host:port`, at least one; resolved when connecting.
     pub addresses: Vec<String>,
+    /// `None`: without TLS.
+    pub tls: Option<UpstreamTls>,
     pub strip_version_prefix: bool,
     /// Public virtual path without a trailing slash: `""` or `"/docs"`.
     pub path_prefix: String,
@@ -76,6 +109,16 @@ pub struct DocumentServer {
     pub connect_timeout: Duration,
     pub read_timeout: Duration,
     pub build: BuildFacts,
+}
+
+/// How document servers are known over TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamTls {
+    pub authorities: Authorities,
+    /// Instead of the host of the address.
+    pub server_name: Option<String>,
+    /// Whether the certificate is looked at.
+    pub verify: bool,
 }
 
 /// The document server's JWT secrets. `None`: its tokens are off.

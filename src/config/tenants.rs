@@ -8,7 +8,8 @@ use super::credentials::{self, Many, Said};
 use super::document_server;
 use super::reader::{Once, Table};
 use super::sections;
-use super::settings::{DocumentServer, Tenant};
+use super::settings::{DocumentServer, StatedCertificate, Tenant};
+use super::tls;
 use super::values::{IDENTIFIER, TENANT_NAME, echo};
 use crate::tenant::{DEFAULT_TENANT, Policy};
 
@@ -16,6 +17,8 @@ use crate::tenant::{DEFAULT_TENANT, Policy};
 pub(super) struct Defaults<'a> {
     pub(super) document_server: &'a Arc<DocumentServer>,
     pub(super) policy: Policy,
+    /// Whether there are TLS listeners.
+    pub(super) tls: bool,
 }
 
 /// The tenant of the hosts that no other names.
@@ -29,24 +32,55 @@ pub(super) fn default_tenant(licence: String, defaults: &Defaults<'_>) -> Tenant
     }
 }
 
-/// Reads all tenants; `stated` are the licences that the files state.
+/// Reads all tenants; `stated` are the licences that the files state, and to `certificates` come
+/// those that tenants have of their own.
 pub(super) fn read(
     tables: Vec<Table<'_>>,
     defaults: &Defaults<'_>,
     stated: &HashSet<Arc<str>>,
+    certificates: &mut Vec<StatedCertificate>,
 ) -> Vec<Tenant> {
     let mut names = Once::default();
     let mut hosts = Once::default();
     let tenants = tables.into_iter();
-    tenants.map(|table| tenant(table, defaults, stated, &mut names, &mut hosts)).collect()
+    tenants
+        .map(|mut table| {
+            let certificate = certificate(&mut table, defaults);
+            let own = certificate.as_ref();
+            let tenant = tenant(table, defaults, stated, own, (&mut names, &mut hosts));
+            certificates.extend(certificate);
+            tenant
+        })
+        .collect()
+}
+
+/// The tenant's own certificate.
+fn certificate(table: &mut Table<'_>, defaults: &Defaults<'_>) -> Option<StatedCertificate> {
+    let stated = tls::pair(table, false)?;
+    if !defaults.tls
+        && let Some(value) = table.value("certificate")
+    {
+        value.invalid("there is no TLS listener that would show it", "write [server.tls], too");
+    }
+    Some(stated)
+}
+
+/// Warns of hosts that the tenant's own certificate does not name.
+fn check_hosts(table: &mut Table<'_>, hosts: &[String], stated: Option<&StatedCertificate>) {
+    let Some(stated) = stated else { return };
+    for host in hosts.iter().filter(|host| !stated.certificate.covers(host)) {
+        if let Some(value) = table.value("certificate") {
+            value.warn(format!("the certificate does not name the host {}", echo(host)));
+        }
+    }
 }
 
 fn tenant(
     mut table: Table<'_>,
     defaults: &Defaults<'_>,
     stated: &HashSet<Arc<str>>,
-    names: &mut Once,
-    hosts: &mut Once,
+    certificate: Option<&StatedCertificate>,
+    (names, hosts): (&mut Once, &mut Once),
 ) -> Tenant {
     let tenant = Tenant {
         name: name(&mut table, names).unwrap_or_default().into(),
@@ -55,6 +89,7 @@ fn tenant(
         policy: sections::policy(&mut table, defaults.policy),
         document_server: read_document_server(&mut table, defaults.document_server),
     };
+    check_hosts(&mut table, &tenant.hosts, certificate);
     table.finish();
     tenant
 }

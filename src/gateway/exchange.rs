@@ -13,7 +13,7 @@ use pingora::upstreams::peer::HttpPeer;
 use tokio::time::timeout;
 
 use super::handshake::is_hop_by_hop;
-use crate::config::DocumentServer;
+use super::upstream::Upstreams;
 
 /// A connection that has sent its request and received an answer's head.
 pub struct Exchange {
@@ -23,8 +23,12 @@ pub struct Exchange {
 
 /// The peer for a request to `address`; an upgrade is never forwarded this way, and an idle
 /// connection is not trusted for as long as the document server keeps it (5 s).
-pub fn peer(address: SocketAddr, settings: &DocumentServer) -> HttpPeer {
+pub fn peer(address: SocketAddr, upstreams: &Upstreams) -> HttpPeer {
+    let settings = &upstreams.settings;
     let mut peer = HttpPeer::new(address, false, String::new());
+    if let Some(dialer) = &upstreams.dialer {
+        dialer.apply(&mut peer.options, &mut peer.group_key);
+    }
     peer.options.connection_timeout = Some(settings.connect_timeout);
     peer.options.total_connection_timeout = Some(settings.connect_timeout);
     peer.options.read_timeout = Some(settings.read_timeout);
@@ -46,12 +50,13 @@ const POOL_IDLE: Duration = Duration::from_secs(4);
 pub async fn send(
     connector: &Connector,
     address: SocketAddr,
-    settings: &DocumentServer,
+    upstreams: &Upstreams,
     mut request: RequestHeader,
     body: Bytes,
 ) -> pingora::Result<Exchange> {
     // A command must not be sent twice, so it never takes a pooled connection that may be closing.
-    let mut peer = peer(address, settings);
+    let settings = &upstreams.settings;
+    let mut peer = peer(address, upstreams);
     peer.options.idle_timeout = Some(Duration::ZERO);
     let hops: Vec<_> = request.headers.keys().filter(|name| is_hop_by_hop(name)).cloned().collect();
     for name in &hops {

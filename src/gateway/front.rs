@@ -1,4 +1,5 @@
-//! What a connection meets first: Pingora's HTTP/1.1 loop, with a time limit on request heads.
+//! What a connection meets first: a PROXY header where one is due, TLS where the listener has it,
+//! and Pingora's HTTP/1.1 loop, with a time limit on request heads.
 //!
 //! Pingora limits each read of a head, not the head as a whole, so that a client that sends a
 //! byte a minute could hold a connection for ever.
@@ -14,13 +15,17 @@ use pingora::protocols::http::ServerSession;
 use pingora::proxy::HttpProxy;
 use pingora::server::ShutdownWatch;
 
+use super::http2;
 use super::proxy::Gateway;
+use super::proxy_protocol;
+use super::site::Shared;
+use super::tls::server::TlsServer;
 
 /// How long the first request's head may take, from the connection on.
-const FIRST_HEAD: Duration = Duration::from_secs(30);
+pub const FIRST_HEAD: Duration = Duration::from_secs(30);
 
 /// How long a connection may be idle between requests, the next head included.
-const NEXT_HEAD: Duration = Duration::from_secs(60);
+pub const NEXT_HEAD: Duration = Duration::from_secs(60);
 
 tokio::task_local! {
     /// Whether the head of the connection's present request is complete.
@@ -32,30 +37,47 @@ pub fn header_is_complete() {
     let _ = HEAD_IS_COMPLETE.try_with(|complete| complete.set(true));
 }
 
-/// The public listeners' application.
+/// The application of the public listeners, of those without TLS or of those with.
 pub struct Front {
     proxy: Arc<HttpProxy<Gateway>>,
-    gateway_is_draining: tokio::sync::watch::Receiver<bool>,
+    shared: Arc<Shared>,
+    tls: Option<Arc<TlsServer>>,
 }
 
 impl Front {
-    /// A front before `proxy`; connections that come while `draining` are closed at once.
-    pub fn new(proxy: HttpProxy<Gateway>, draining: tokio::sync::watch::Receiver<bool>) -> Self {
-        Self { proxy: Arc::new(proxy), gateway_is_draining: draining }
+    /// A front before `proxy`; connections that come while the process drains are closed at once.
+    pub fn new(
+        proxy: Arc<HttpProxy<Gateway>>,
+        shared: Arc<Shared>,
+        tls: Option<Arc<TlsServer>>,
+    ) -> Self {
+        Self { proxy, shared, tls }
     }
 
     fn is_draining(&self) -> bool {
-        *self.gateway_is_draining.borrow()
+        *self.shared.draining.borrow()
     }
-}
 
-#[async_trait]
-impl ServerApp for Front {
-    async fn process_new(
-        self: &Arc<Self>,
-        stream: Stream,
-        shutdown: &ShutdownWatch,
-    ) -> Option<Stream> {
+    /// Whether a connection begins with a PROXY header.
+    fn expects_header(&self, stream: &Stream) -> bool {
+        let site = self.shared.site.load();
+        let networks = &site.proxy_protocol;
+        !networks.is_empty() && proxy_protocol::is_expected(proxy_protocol::peer(stream), networks)
+    }
+
+    /// A connection of a TLS listener.
+    async fn over_tls(&self, tls: &TlsServer, stream: Stream, shutdown: &ShutdownWatch) {
+        let Some(stream) = tls.accept(stream).await else { return };
+        if stream.is_http2() {
+            let draining = self.shared.draining.subscribe();
+            http2::serve(&self.proxy, stream, draining, shutdown).await;
+        } else {
+            self.http1(Box::new(stream), shutdown).await;
+        }
+    }
+
+    /// HTTP/1.1, request after request.
+    async fn http1(&self, stream: Stream, shutdown: &ShutdownWatch) -> Option<()> {
         let mut session = ServerSession::new_http1(stream);
         session.set_keepalive(Some(NEXT_HEAD.as_secs()));
         let mut limit = FIRST_HEAD;
@@ -78,6 +100,34 @@ impl ServerApp for Front {
             }
             limit = NEXT_HEAD;
         }
+    }
+}
+
+#[async_trait]
+impl ServerApp for Front {
+    async fn process_new(
+        self: &Arc<Self>,
+        mut stream: Stream,
+        shutdown: &ShutdownWatch,
+    ) -> Option<Stream> {
+        // What few connections need is boxed: the others' tasks need not have room for it.
+        if self.expects_header(&stream) {
+            let peer = proxy_protocol::peer(&stream);
+            stream = match Box::pin(proxy_protocol::read_header(stream)).await {
+                Ok(stream) => stream,
+                Err(error) => {
+                    tracing::debug!(%error, ?peer, "no PROXY header from a peer that owes one");
+                    return None;
+                }
+            };
+        }
+        match &self.tls {
+            Some(tls) => Box::pin(self.over_tls(tls, stream, shutdown)).await,
+            None => {
+                self.http1(stream, shutdown).await;
+            }
+        }
+        None
     }
 
     async fn cleanup(&self) {

@@ -14,6 +14,11 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
+
+use super::tls::upstream::DialError;
+use super::upstream::Upstreams;
 
 /// The largest answer head that is read, in bytes.
 const MAX_HEAD: usize = 32 * 1024;
@@ -24,12 +29,15 @@ const MAX_HEADERS: usize = 128;
 /// The largest body of a refusal that is passed on, in bytes.
 const MAX_REFUSAL_BODY: usize = 256 * 1024;
 
+/// A connection to a document server; without TLS there is nothing around it.
+pub type ServerStream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+
 /// What the document server said to a handshake.
 #[derive(Debug)]
 pub enum Answer {
     /// 101: the tunnel is open.
     Upgraded {
-        stream: TcpStream,
+        stream: ServerStream,
         /// The head as it goes to the client.
         head: Vec<u8>,
         /// What the server sent behind it.
@@ -46,6 +54,8 @@ pub enum HandshakeError {
     Connect { address: SocketAddr, source: io::Error },
     #[error("no connection to {address} within {after:?}")]
     ConnectTimeout { address: SocketAddr, after: Duration },
+    #[error("no connection to {address} over TLS: {source}")]
+    Tls { address: SocketAddr, source: io::Error },
     #[error("{address} did not answer the WebSocket handshake within {after:?}")]
     AnswerTimeout { address: SocketAddr, after: Duration },
     #[error("{address} broke off the WebSocket handshake: {source}")]
@@ -65,6 +75,7 @@ pub fn is_websocket(request: &RequestHeader) -> bool {
         })
     };
     request.method == http::Method::GET
+        && request.version != http::Version::HTTP_2
         && has_token(header::UPGRADE, "websocket")
         && has_token(header::CONNECTION, "upgrade")
         && !request.headers.contains_key(header::TRANSFER_ENCODING)
@@ -92,22 +103,27 @@ pub fn write_request(request: &RequestHeader, target: &[u8], extensions: bool) -
     out
 }
 
-/// Connects to `address`, sends `request` and reads the answer.
+/// Connects to `address`, one of `upstreams`, sends `request` and reads the answer.
 ///
 /// # Errors
 /// No connection, no answer in time, or none that is HTTP.
 pub async fn perform(
     address: SocketAddr,
     request: &[u8],
-    connect_timeout: Duration,
+    upstreams: &Upstreams,
     answer_timeout: Duration,
 ) -> Result<Answer, HandshakeError> {
-    let connected = timeout(connect_timeout, TcpStream::connect(address)).await;
-    let mut stream = connected
-        .map_err(|_| HandshakeError::ConnectTimeout { address, after: connect_timeout })?
-        .map_err(|source| HandshakeError::Connect { address, source })?;
-    // Small messages must not wait for the acknowledgement of the one before.
-    let _ = stream.set_nodelay(true);
+    let mut stream = match &upstreams.dialer {
+        None => Either::Left(connect(address, upstreams.settings.connect_timeout).await?),
+        Some(dialer) => {
+            let dialled = Box::pin(dialer.connect(address)).await;
+            Either::Right(Box::new(dialled.map_err(|error| match error {
+                DialError::Connect(source) => HandshakeError::Connect { address, source },
+                DialError::Tls(source) => HandshakeError::Tls { address, source },
+                DialError::Late(after) => HandshakeError::ConnectTimeout { address, after },
+            })?))
+        }
+    };
     let answer = timeout(answer_timeout, exchange(address, &mut stream, request)).await;
     let (head, rest) =
         answer.map_err(|_| HandshakeError::AnswerTimeout { address, after: answer_timeout })??;
@@ -122,13 +138,24 @@ pub async fn perform(
     Ok(Answer::Refused { head: Box::new(refusal_head(&head, body.len())), body })
 }
 
+async fn connect(address: SocketAddr, limit: Duration) -> Result<TcpStream, HandshakeError> {
+    let connected = timeout(limit, TcpStream::connect(address)).await;
+    let stream = connected
+        .map_err(|_| HandshakeError::ConnectTimeout { address, after: limit })?
+        .map_err(|source| HandshakeError::Connect { address, source })?;
+    // Small messages must not wait for the acknowledgement of the one before.
+    let _ = stream.set_nodelay(true);
+    Ok(stream)
+}
+
 async fn exchange(
     address: SocketAddr,
-    stream: &mut TcpStream,
+    stream: &mut ServerStream,
     request: &[u8],
 ) -> Result<(ResponseHeader, Bytes), HandshakeError> {
     let broken = |source| HandshakeError::Broken { address, source };
     stream.write_all(request).await.map_err(broken)?;
+    stream.flush().await.map_err(broken)?;
     let mut buffer = BytesMut::with_capacity(1024);
     loop {
         if buffer.len() > MAX_HEAD {
@@ -189,7 +216,7 @@ fn refusal_head(head: &ResponseHeader, length: usize) -> ResponseHeader {
 /// The body of a refusal: as long as it says, or until the server closes. A chunked one is not
 /// worth a parser of its own here, and is left out.
 async fn read_body(
-    stream: &mut TcpStream,
+    stream: &mut ServerStream,
     head: &ResponseHeader,
     early: Bytes,
 ) -> io::Result<Bytes> {

@@ -3,6 +3,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`front`] | a connection's loop, with a time limit on request heads |
+//! | [`proxy_protocol`], [`tls`], [`http2`] | what a connection may begin with, and be |
 //! | [`proxy`] | the request pipeline: Pingora's hooks |
 //! | [`route`] | where a request belongs |
 //! | [`caller`] | who calls, and what the document server is told about it |
@@ -28,12 +29,15 @@ pub mod command;
 pub mod exchange;
 pub mod front;
 pub mod handshake;
+pub mod http2;
 pub mod judge;
 pub mod polling;
 pub mod proxy;
+pub mod proxy_protocol;
 pub mod pump;
 pub mod route;
 pub mod site;
+pub mod tls;
 pub mod tunnel;
 pub mod upstream;
 mod using;

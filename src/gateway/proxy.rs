@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use http::StatusCode;
+use bytes::Bytes;
+use http::{StatusCode, Version};
 use pingora::connectors::http::Connector;
 use pingora::http::RequestHeader;
 use pingora::modules::http::HttpModules;
@@ -19,6 +20,7 @@ use super::command;
 use super::exchange;
 use super::front;
 use super::handshake::{self, HandshakeError};
+use super::http2::{self, TooManyHeaders};
 use super::polling::{self, EngineQuery, EngineRefusal, Polling, Upgrade};
 use super::route::{Route, check_target, forward_target, target_path, target_query};
 use super::site::{Busy, Shared, Tenant};
@@ -28,7 +30,7 @@ use super::validate;
 use crate::ops::metrics::UpstreamFailure;
 
 /// How long a client may be silent while it owes a request's body, or take nothing of an answer.
-const CLIENT_STALL: Duration = Duration::from_secs(60);
+pub const CLIENT_STALL: Duration = Duration::from_secs(60);
 
 /// How long the document server may take to answer a WebSocket handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -99,9 +101,9 @@ impl Gateway {
         let mut request = session.req_header().clone();
         prepare(&mut request, context, tenant)?;
         let address = pick(session, context, tenant)?;
-        let settings = &tenant.upstreams.settings;
+        let upstreams = &tenant.upstreams;
         let mut exchange =
-            exchange::send(&self.connector, address, settings, request, body.bytes.clone())
+            exchange::send(&self.connector, address, upstreams, request, body.bytes.clone())
                 .await
                 .map_err(Error::into_up)?;
         let bodiless = session.req_header().method == http::Method::HEAD;
@@ -212,9 +214,8 @@ impl Gateway {
                 }
                 None => pick(session, context, tenant)?,
             };
-            let connect_timeout = tenant.upstreams.settings.connect_timeout;
             let performed =
-                handshake::perform(address, &request, connect_timeout, HANDSHAKE_TIMEOUT).await;
+                handshake::perform(address, &request, &tenant.upstreams, HANDSHAKE_TIMEOUT).await;
             match performed {
                 Ok(answer) => break answer,
                 Err(error) => {
@@ -229,6 +230,7 @@ impl Gateway {
                             HandshakeError::ConnectTimeout { .. }
                             | HandshakeError::AnswerTimeout { .. } => StatusCode::GATEWAY_TIMEOUT,
                             HandshakeError::Connect { .. }
+                            | HandshakeError::Tls { .. }
                             | HandshakeError::Broken { .. }
                             | HandshakeError::NotHttp { .. } => StatusCode::BAD_GATEWAY,
                         };
@@ -278,6 +280,9 @@ fn prepare(
     tenant: &Tenant,
 ) -> pingora::Result<()> {
     let settings = &tenant.upstreams.settings;
+    if request.version == Version::HTTP_2 {
+        request.set_version(Version::HTTP_11);
+    }
     if let Some(target) =
         forward_target(request, &settings.path_prefix, settings.strip_version_prefix)
     {
@@ -315,9 +320,9 @@ fn pick(
 
 fn handshake_failure(error: &HandshakeError) -> UpstreamFailure {
     match error {
-        HandshakeError::Connect { .. } | HandshakeError::ConnectTimeout { .. } => {
-            UpstreamFailure::Connect
-        }
+        HandshakeError::Connect { .. }
+        | HandshakeError::ConnectTimeout { .. }
+        | HandshakeError::Tls { .. } => UpstreamFailure::Connect,
         HandshakeError::AnswerTimeout { .. } => UpstreamFailure::Timeout,
         HandshakeError::Broken { .. } => UpstreamFailure::Reset,
         HandshakeError::NotHttp { .. } => UpstreamFailure::Other,
@@ -375,6 +380,7 @@ impl ProxyHttp for Gateway {
     ) -> pingora::Result<bool> {
         session.set_read_timeout(Some(CLIENT_STALL));
         session.set_write_timeout(Some(CLIENT_STALL));
+        let settled = http2::settle(session.req_header_mut());
         let request = session.req_header();
         let peer = session
             .client_addr()
@@ -390,6 +396,14 @@ impl ProxyHttp for Gateway {
             (tenant, route)
         };
         context.tenant = Some(Arc::clone(&tenant));
+        if settled == Err(TooManyHeaders) {
+            let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+            let message = "The request has too many headers.";
+            Answer::refusal(status, "too_many_headers", message, &request.headers)
+                .send(session)
+                .await?;
+            return Ok(true);
+        }
         context.route = match route {
             Ok(route) => route,
             Err(error) => {
@@ -419,8 +433,22 @@ impl ProxyHttp for Gateway {
             Route::Forward | Route::Guarded if handshake::is_websocket(request) => {
                 self.tunnel(session, context, &tenant, None).await
             }
-            Route::Command | Route::Forward | Route::Guarded => Ok(false),
+            Route::Command | Route::Forward | Route::Guarded => {
+                http2::note_body(!session.is_body_done());
+                Ok(false)
+            }
         }
+    }
+
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        _body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        _context: &mut Self::CTX,
+    ) -> pingora::Result<()> {
+        http2::note_body(!end_of_stream);
+        Ok(())
     }
 
     async fn upstream_peer(
@@ -435,7 +463,7 @@ impl ProxyHttp for Gateway {
             // A retry on the one server there is: its pooled connection had just closed.
             Err(error) => *context.tried.last().ok_or(error)?,
         };
-        Ok(Box::new(exchange::peer(address, &tenant.upstreams.settings)))
+        Ok(Box::new(exchange::peer(address, &tenant.upstreams)))
     }
 
     async fn upstream_request_filter(
@@ -570,6 +598,11 @@ fn upstream_failure(error: &ErrorType) -> (UpstreamFailure, StatusCode, &'static
         ErrorType::ConnectTimedout => {
             (UpstreamFailure::Connect, StatusCode::GATEWAY_TIMEOUT, "could not be reached in time")
         }
+        ErrorType::TLSHandshakeFailure => (
+            UpstreamFailure::Connect,
+            StatusCode::BAD_GATEWAY,
+            "cannot be trusted, or does not speak TLS",
+        ),
         ErrorType::ConnectRefused
         | ErrorType::ConnectNoRoute
         | ErrorType::ConnectError

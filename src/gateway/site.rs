@@ -17,10 +17,10 @@ use super::command::LicenseDesk;
 use super::polling::PolledSessions;
 use super::route::Router;
 use super::upstream::Upstreams;
-use crate::config::{DocumentServer, Settings, Validate};
+use crate::config::{self, DocumentServer, Settings, Validate};
 use crate::ledger::{Ledger, LicenceSeats};
 use crate::licence::{self, Licence, Metering};
-use crate::ops::metrics::{Metrics, TenantSample};
+use crate::ops::metrics::{CertificateSample, Metrics, TenantSample};
 use crate::ops::refusals::Refusals;
 use crate::ops::warnings::Warnings;
 use crate::registrar::Registrar;
@@ -46,6 +46,10 @@ pub struct Tenant {
 /// One state of the configuration.
 pub struct Site {
     pub trusted_proxies: Vec<IpNet>,
+    /// Peers whose connections begin with a PROXY protocol header.
+    pub proxy_protocol: Vec<IpNet>,
+    /// The TLS listeners' certificates.
+    pub certificates: Vec<CertificateSample>,
     pub operators: Vec<IpNet>,
     pub access_log: bool,
     pub validate: Validate,
@@ -182,6 +186,8 @@ impl Site {
         let hosts = host_map(settings, &tenants);
         Self {
             trusted_proxies: settings.server.trusted_proxies.clone(),
+            proxy_protocol: settings.server.proxy_protocol.clone(),
+            certificates: settings.server.tls.iter().flat_map(certificate_samples).collect(),
             operators: settings.server.operators.clone(),
             access_log: settings.log.access,
             validate: settings.validate.clone(),
@@ -220,6 +226,14 @@ impl Site {
     pub fn tenants(&self) -> &[Arc<Tenant>] {
         &self.tenants
     }
+}
+
+fn certificate_samples(tls: &config::Tls) -> impl Iterator<Item = CertificateSample> {
+    let certificates = tls.certificates.iter().map(|stated| &stated.certificate);
+    certificates.map(|certificate| CertificateSample {
+        name: certificate.name().to_owned(),
+        end: certificate.end.as_second(),
+    })
 }
 
 fn host_map(settings: &Settings, tenants: &[Arc<Tenant>]) -> HostMap<Tenant> {

@@ -16,6 +16,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use super::coauthoring::Connection;
+use super::handshake::ServerStream;
 use super::polling::Upgrade;
 use super::pump::{Peer, Pump, PumpEvent, Transparent};
 use super::site::{Busy, Shared, Tenant};
@@ -41,7 +42,7 @@ pub struct Tunnel {
 
 impl Tunnel {
     /// Runs the tunnel to its end.
-    pub async fn run(self, mut client: Stream, server: tokio::net::TcpStream) {
+    pub async fn run(self, mut client: Stream, server: ServerStream) {
         let greeting = async {
             client.write_all(&self.head).await?;
             client.flush().await
@@ -60,12 +61,7 @@ impl Tunnel {
 }
 
 /// Carries a WebSocket that is none of the co-authoring service's.
-async fn run_transparent(
-    shared: Arc<Shared>,
-    client: Stream,
-    server: tokio::net::TcpStream,
-    early: &[u8],
-) {
+async fn run_transparent(shared: Arc<Shared>, client: Stream, server: ServerStream, early: &[u8]) {
     let mut pump = Pump::new(client, server, Transparent::default(), early, TUNNEL_IDLE);
     let mut closing = shared.closing.subscribe();
     let event = tokio::select! {

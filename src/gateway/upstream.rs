@@ -21,6 +21,7 @@ use pingora::protocols::l4::socket::SocketAddr as PingoraAddr;
 use tokio::time::{Instant, timeout};
 
 use super::exchange;
+use super::tls::upstream::Dialer;
 use crate::clock;
 use crate::config::{BuildFacts, DocumentServer};
 use crate::token;
@@ -47,6 +48,8 @@ const RING_STEPS: usize = 256;
 /// The equal document servers of one `[document_server]` table.
 pub struct Upstreams {
     pub settings: Arc<DocumentServer>,
+    /// How they are dialled over TLS; `None` without.
+    pub dialer: Option<Arc<Dialer>>,
     balancer: LoadBalancer<KetamaHashing>,
     /// What the document server says of itself, or the configuration until it was asked.
     facts: ArcSwap<ServerFacts>,
@@ -62,12 +65,14 @@ pub struct ServerHealth {
 impl Upstreams {
     /// Servers of `settings`; none is known before the first `refresh`.
     pub fn new(settings: Arc<DocumentServer>) -> Self {
-        let resolver = Resolver { addresses: settings.addresses.clone() };
+        let limit = settings.connect_timeout;
+        let dialer = settings.tls.as_ref().map(|tls| Arc::new(Dialer::new(tls, limit)));
+        let resolver = Resolver { addresses: settings.addresses.clone(), dialer: dialer.clone() };
         let backends = Backends::new(Box::new(resolver));
         let mut balancer = LoadBalancer::from_backends(backends);
-        balancer.set_health_check(health_check());
+        balancer.set_health_check(health_check(dialer.as_ref()));
         let facts = ServerFacts { build: settings.build.clone(), workers_count: 1 };
-        Self { settings, balancer, facts: ArcSwap::from_pointee(facts) }
+        Self { settings, dialer, balancer, facts: ArcSwap::from_pointee(facts) }
     }
 
     /// The build facts for the license command.
@@ -152,10 +157,14 @@ impl Upstreams {
         }
         let asking = async {
             let mut request = RequestHeader::build("POST", COMMAND_PATH, None)?;
-            request.insert_header(http::header::HOST, address.to_string())?;
+            let host = match &self.dialer {
+                Some(dialer) => dialer.name(address),
+                None => address.to_string(),
+            };
+            request.insert_header(http::header::HOST, host)?;
             request.insert_header(http::header::CONTENT_TYPE, "application/json")?;
             let body = Bytes::from(serde_json::Value::Object(claims).to_string());
-            exchange::send(connector, address, &self.settings, request, body)
+            exchange::send(connector, address, self, request, body)
                 .await?
                 .whole_body(MAX_FACTS, CHECK_TIMEOUT)
                 .await
@@ -189,8 +198,12 @@ impl Upstreams {
 }
 
 /// Any answer below 500 to `GET /healthcheck` is a sign of life.
-fn health_check() -> Box<HttpHealthCheck> {
+fn health_check(dialer: Option<&Arc<Dialer>>) -> Box<HttpHealthCheck> {
     let mut check = HttpHealthCheck::new("localhost", false);
+    if let Some(dialer) = dialer {
+        let peer = &mut check.peer_template;
+        dialer.apply(&mut peer.options, &mut peer.group_key);
+    }
     if let Ok(uri) = "/healthcheck".parse() {
         check.req.set_uri(uri);
     }
@@ -219,12 +232,14 @@ fn inet(backend: &Backend) -> Option<SocketAddr> {
 /// Resolves `host:port` names anew each time, so that a server that moved is found again.
 struct Resolver {
     addresses: Vec<String>,
+    dialer: Option<Arc<Dialer>>,
 }
 
 #[async_trait]
 impl ServiceDiscovery for Resolver {
     async fn discover(&self) -> pingora::Result<(BTreeSet<Backend>, HashMap<u64, bool>)> {
         let mut backends = BTreeSet::new();
+        let mut hosts = HashMap::new();
         let mut failure = None;
         for name in &self.addresses {
             match tokio::net::lookup_host(name).await {
@@ -232,10 +247,17 @@ impl ServiceDiscovery for Resolver {
                 Ok(mut addresses) => {
                     if let Some(address) = addresses.next() {
                         backends.insert(Backend::new(&address.to_string())?);
+                        let host = name.rsplit_once(':').map_or(name.as_str(), |(host, _)| host);
+                        hosts.insert(address, host.to_owned());
                     }
                 }
                 Err(error) => failure = Some((name, error)),
             }
+        }
+        if let Some(dialer) = &self.dialer
+            && !hosts.is_empty()
+        {
+            dialer.set_hosts(hosts);
         }
         match failure {
             Some((name, error)) if backends.is_empty() => pingora::Error::e_because(

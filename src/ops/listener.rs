@@ -69,7 +69,7 @@ impl Operations {
             .map(|server| (server.address, server.healthy))
             .collect();
         let draining = self.reporter.state() == State::Draining;
-        match shared.metrics.render(&samples, &servers, draining) {
+        match shared.metrics.render(&samples, &site.certificates, &servers, draining) {
             Ok(text) => respond(StatusCode::OK, METRICS_TYPE, text),
             Err(error) => {
                 tracing::error!(%error, "metrics cannot be rendered");

@@ -91,6 +91,14 @@ pub struct LastReload {
     pub at: Option<Timestamp>,
 }
 
+/// One TLS certificate as a scrape sees it.
+#[derive(Clone, Debug)]
+pub struct CertificateSample {
+    pub name: String,
+    /// Unix time.
+    pub end: i64,
+}
+
 /// The routes that requests are counted by.
 const ROUTES: [&str; 5] = ["command", "validate", "doc", "forward", "blocked"];
 
@@ -391,12 +399,13 @@ impl Metrics {
     pub fn render(
         &self,
         tenants: &[TenantSample],
+        certificates: &[CertificateSample],
         servers: &[(String, bool)],
         draining: bool,
     ) -> prometheus::Result<Vec<u8>> {
         // Two scrapes at once must not mix their gauges.
         let scraped = self.scraped.lock();
-        scraped.fill(tenants, servers);
+        scraped.fill(tenants, certificates, servers);
         self.draining.set(i64::from(draining));
         let mut out = Vec::with_capacity(16 * 1024);
         TextEncoder::new().encode(&self.registry.gather(), &mut out)?;

@@ -25,6 +25,7 @@ pub mod raw_server;
 pub mod real_client;
 pub mod schema;
 pub mod standin;
+pub mod tls;
 pub mod tokens;
 pub mod wait;
 

@@ -219,9 +219,9 @@ impl Polling<'_> {
         let mut request = self.request.clone();
         request.set_method(Method::POST);
         // The document server has a session that nobody goes on with.
-        let settings = &self.tenant.upstreams.settings;
+        let upstreams = &self.tenant.upstreams;
         let goodbye = Bytes::from_static(b"1");
-        let sent = exchange::send(self.connector, polled.server, settings, request, goodbye);
+        let sent = exchange::send(self.connector, polled.server, upstreams, request, goodbye);
         match timeout(GOODBYE_TIMEOUT, sent).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
@@ -387,8 +387,7 @@ impl Polling<'_> {
         let mut request = self.request.clone();
         // The answer is read here, and compressed again where the client wants that.
         request.remove_header(&header::ACCEPT_ENCODING);
-        let settings = &self.tenant.upstreams.settings;
-        exchange::send(self.connector, server, settings, request, body)
+        exchange::send(self.connector, server, &self.tenant.upstreams, request, body)
             .await
             .map_err(pingora::Error::into_up)
     }

@@ -3,7 +3,7 @@
 use prometheus::core::Collector;
 use prometheus::{GaugeVec, IntGaugeVec, Opts};
 
-use super::TenantSample;
+use super::{CertificateSample, TenantSample};
 
 /// Gauges that are filled at each scrape.
 pub(super) struct Scraped {
@@ -16,6 +16,7 @@ pub(super) struct Scraped {
     end: GaugeVec,
     devices: IntGaugeVec,
     upstreams: IntGaugeVec,
+    certificates: GaugeVec,
 }
 
 impl Scraped {
@@ -72,6 +73,13 @@ impl Scraped {
                 "Whether a document server answered its last health checks.",
                 &["address"],
             )?,
+            certificates: GaugeVec::new(
+                Opts::new(
+                    "seatgate_certificate_end_timestamp_seconds",
+                    "When a TLS certificate ends, by its first name.",
+                ),
+                &["name"],
+            )?,
         })
     }
 
@@ -86,10 +94,23 @@ impl Scraped {
             Box::new(self.end.clone()),
             Box::new(self.devices.clone()),
             Box::new(self.upstreams.clone()),
+            Box::new(self.certificates.clone()),
         ]
     }
 
-    pub(super) fn fill(&self, tenants: &[TenantSample], servers: &[(String, bool)]) {
+    pub(super) fn fill(
+        &self,
+        tenants: &[TenantSample],
+        certificates: &[CertificateSample],
+        servers: &[(String, bool)],
+    ) {
+        self.certificates.reset();
+        for sample in certificates {
+            let gauge = self.certificates.with_label_values(&[sample.name.as_str()]);
+            // Of several of one name the first to end counts.
+            let end = sample.end as f64;
+            gauge.set(if gauge.get() == 0.0 { end } else { gauge.get().min(end) });
+        }
         for gauge in [&self.used, &self.grace, &self.limit, &self.info, &self.viewers] {
             gauge.reset();
         }

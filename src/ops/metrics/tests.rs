@@ -32,7 +32,11 @@ fn renders_the_names_of_the_contract() {
     };
     let render = |samples: &[TenantSample]| {
         let servers = [("10.0.0.1:80".to_owned(), true), ("10.0.0.2:80".to_owned(), false)];
-        String::from_utf8(metrics.render(samples, &servers, true).unwrap()).unwrap()
+        let certificate = |name: &str, end| CertificateSample { name: name.to_owned(), end };
+        let certificates =
+            [certificate("a.example", 20), certificate("a.example", 10), certificate("b", 30)];
+        let text = metrics.render(samples, &certificates, &servers, true).unwrap();
+        String::from_utf8(text).unwrap()
     };
     let text = render(&[sample]);
     for line in [
@@ -45,6 +49,8 @@ fn renders_the_names_of_the_contract() {
         "seatgate_tenant_info{licence=\"l1\",tenant=\"default\"} 1",
         "seatgate_viewers_unlimited{tenant=\"default\"} 3",
         "seatgate_devices_bound{licence=\"l1\"} 4",
+        "seatgate_certificate_end_timestamp_seconds{name=\"a.example\"} 10",
+        "seatgate_certificate_end_timestamp_seconds{name=\"b\"} 30",
         "seatgate_validations_total{result=\"max_devices_reached\"} 0",
         "seatgate_store_errors_total{operation=\"bind\"} 0",
         "seatgate_connections{transport=\"websocket\"} 1",

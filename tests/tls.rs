@@ -1,0 +1,510 @@
+//! TLS listeners: versions, certificates by name, certificates taken anew, clients' certificates,
+//! HTTP/2 and WebSockets on one port.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+mod support;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use serde_json::json;
+use support::editor::Dial;
+use support::gateway::{EDITORS, Gateway, free_address, seatgate};
+use support::standin::SeenRequest;
+use support::tls::{Authority, Client, Pair};
+use support::{Call, Open, Poller, Setup, StandIn, eventually, within};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// A gateway with a TLS listener, whose certificate is of `house.example`.
+struct Secured {
+    authority: Authority,
+    folder: tempfile::TempDir,
+    over_tls: SocketAddr,
+    setup: Setup,
+}
+
+impl Secured {
+    fn before(server: SocketAddr) -> Self {
+        let authority = Authority::new();
+        let folder = tempfile::tempdir().unwrap();
+        let over_tls = free_address();
+        let (chain, key) = authority.issue(&["house.example"]).write(folder.path(), "house");
+        let setup = Setup::before(server)
+            .set("server.tls.listen", vec![over_tls.to_string()])
+            .set("server.tls.certificate", chain.display().to_string())
+            .set("server.tls.private_key", key.display().to_string());
+        Self { authority, folder, over_tls, setup }
+    }
+
+    fn set(mut self, path: &str, value: impl Into<toml::Value>) -> Self {
+        self.setup = self.setup.set(path, value);
+        self
+    }
+
+    /// A further certificate.
+    fn also(self, name: &str, pair: &Pair) -> Self {
+        let (chain, key) = pair.write(self.folder.path(), name);
+        let mut table = toml::Table::new();
+        table.insert("certificate".to_owned(), chain.display().to_string().into());
+        table.insert("private_key".to_owned(), key.display().to_string().into());
+        self.set("server.tls.certificates", vec![toml::Value::Table(table)])
+    }
+
+    fn client(&self, name: &str) -> Client {
+        Client::new(&self.authority, name)
+    }
+
+    async fn start(&self) -> Gateway {
+        self.setup.clone().start().await
+    }
+}
+
+fn last(server: &StandIn) -> SeenRequest {
+    server.requests().pop().expect("a request")
+}
+
+fn der(pair: &Pair) -> Vec<u8> {
+    CertificateDer::from_pem_slice(pair.chain.as_bytes()).unwrap().to_vec()
+}
+
+/// Whether a connection ends without an answer to a request.
+async fn is_turned_away(client: &Client, to: SocketAddr) -> bool {
+    let Ok(mut stream) = client.connect(to, &["http/1.1"]).await else { return true };
+    // In TLS 1.3 a client learns only afterwards that its certificate is not taken.
+    let _ = stream.write_all(b"GET /healthcheck HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let mut answer = [0; 16];
+    !matches!(within("an end", stream.read(&mut answer)).await, Ok(1..))
+}
+
+async fn reload(gateway: &Gateway, good: bool) {
+    let counted = "seatgate_config_last_reload_success_timestamp_seconds";
+    let before = gateway.metrics().await.get(counted, &[]);
+    gateway.signal("HUP");
+    eventually("the configuration is reloaded", async || {
+        let metrics = gateway.metrics().await;
+        let successful = metrics.get("seatgate_config_last_reload_successful", &[]) == Some(1.0);
+        let done = if good { metrics.get(counted, &[]) != before } else { !successful };
+        (done && successful == good).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn versions_1_2_and_1_3_are_spoken_and_nothing_older() {
+    let server = StandIn::start().await;
+    let secured = Secured::before(server.addr);
+    let gateway = secured.start().await;
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let relay = secured.client("house.example").version(version).relay(secured.over_tls).await;
+        assert_eq!(Call::get("/healthcheck").send(relay.addr).await.text(), "true");
+    }
+    let seen = server.requests();
+    let forwarded: Vec<_> =
+        seen.iter().filter_map(|seen| seen.header("x-forwarded-proto")).collect();
+    assert_eq!(forwarded, ["https", "https"]);
+
+    // A ClientHello of TLS 1.1, as OpenSSL would write it: version 3.2, one old cipher suite.
+    let mut body = vec![3, 2];
+    body.extend([7; 32]);
+    body.extend([0, 0, 2, 0xc0, 0x13, 1, 0]);
+    let mut hello = vec![0x16, 3, 1, 0, u8::try_from(body.len() + 4).unwrap(), 1, 0, 0];
+    hello.push(u8::try_from(body.len()).unwrap());
+    hello.extend(body);
+    let mut stream = TcpStream::connect(secured.over_tls).await.unwrap();
+    stream.write_all(&hello).await.unwrap();
+    let mut alert = Vec::new();
+    let _ = within("an alert", stream.read_to_end(&mut alert)).await;
+    assert_eq!(alert.first(), Some(&0x15), "{alert:?}");
+    assert_eq!(alert.get(5), Some(&2), "a fatal alert: {alert:?}");
+
+    // Plain HTTP on the TLS port, and TLS on the plain one.
+    let mut stream = TcpStream::connect(secured.over_tls).await.unwrap();
+    stream.write_all(b"GET /healthcheck HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    let _ = within("an end", stream.read_to_end(&mut answer)).await;
+    assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+    assert!(secured.client("house.example").connect(gateway.addr, &[]).await.is_err());
+}
+
+#[tokio::test]
+async fn the_name_decides_about_the_certificate() {
+    let server = StandIn::start().await;
+    let mut secured = Secured::before(server.addr);
+    let wide = secured.authority.issue(&["*.wide.example"]);
+    let own = secured.authority.issue(&["docs.acme.example"]);
+    secured = secured.also("wide", &wide);
+    let (chain, key) = own.write(secured.folder.path(), "own");
+    let tenant = toml::toml! {
+        name = "acme"
+        hosts = ["docs.acme.example"]
+        licence = "licence-of-the-house"
+    };
+    let mut tenant = tenant;
+    tenant.insert("certificate".to_owned(), chain.display().to_string().into());
+    tenant.insert("private_key".to_owned(), key.display().to_string().into());
+    let secured = secured.set("tenant", vec![toml::Value::Table(tenant)]);
+    let gateway = secured.start().await;
+    let to = secured.over_tls;
+    assert_eq!(secured.client("a.wide.example").shown(to).await.unwrap(), der(&wide));
+    assert_eq!(secured.client("docs.acme.example").shown(to).await.unwrap(), der(&own));
+    secured.client("house.example").shown(to).await.unwrap();
+    // An unknown name gets the first certificate, which its client does not take.
+    let error = secured.client("unknown.example").shown(to).await.unwrap_err();
+    assert!(error.to_string().contains("certificate"), "{error}");
+
+    let metrics = gateway.metrics().await;
+    let named = |name| metrics.get("seatgate_certificate_end_timestamp_seconds", &[("name", name)]);
+    for name in ["house.example", "*.wide.example", "docs.acme.example"] {
+        assert_eq!(named(name), Some(2_208_988_800.0), "{name}");
+    }
+    let checked = seatgate(&["check", "--config", "seatgate.toml"], gateway.folder());
+    assert!(checked.status.success());
+    assert_eq!(String::from_utf8_lossy(&checked.stderr), "");
+}
+
+#[tokio::test]
+async fn certificates_are_taken_anew_under_live_connections() {
+    let server = StandIn::start().await;
+    let secured = Secured::before(server.addr);
+    let gateway = secured.start().await;
+    let to = secured.over_tls;
+    let client = secured.client("house.example");
+    let relay = client.relay(to).await;
+    let mut editor = Dial::new(relay.addr, "d").admit(&Open::editor("d", "u")).await;
+    let http2 = client.http2(to).await;
+    assert_eq!(http2.get("/healthcheck").await.text(), "true");
+    let before = client.shown(to).await.unwrap();
+
+    let anew = secured.authority.issue(&["house.example"]);
+    anew.write(secured.folder.path(), "house");
+    reload(&gateway, true).await;
+    assert_eq!(client.shown(to).await.unwrap(), der(&anew));
+    assert_ne!(before, der(&anew));
+
+    // A key that does not belong, and a file that is gone: the whole reload is refused.
+    let other = secured.authority.issue(&["house.example"]);
+    let key = secured.folder.path().join("house.key");
+    std::fs::write(&key, &other.key).unwrap();
+    reload(&gateway, false).await;
+    let log = gateway.log();
+    assert!(log.contains("house.key: the private key in it does not belong"), "{log}");
+    assert_eq!(client.shown(to).await.unwrap(), der(&anew));
+    std::fs::remove_file(secured.folder.path().join("house.pem")).unwrap();
+    gateway.signal("HUP");
+    eventually("the missing file is told", async || {
+        gateway.log().contains("house.pem: No such file").then_some(())
+    })
+    .await;
+    assert_eq!(client.shown(to).await.unwrap(), der(&anew));
+
+    // Nobody noticed.
+    editor.say(&json!({"type": "isSaveLock", "syncChangesIndex": 0})).await;
+    editor.hear_message("saveLock").await;
+    assert_eq!(http2.get("/healthcheck").await.text(), "true");
+    assert_eq!(gateway.seats("default", EDITORS).await, 1.0);
+}
+
+#[tokio::test]
+async fn a_pair_that_does_not_fit_is_told_at_the_start() {
+    let server = StandIn::start().await;
+    let secured = Secured::before(server.addr);
+    let other = secured.authority.issue(&["house.example"]);
+    std::fs::write(secured.folder.path().join("house.key"), &other.key).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    secured.setup.write(folder.path(), free_address(), free_address());
+    for command in ["run", "check"] {
+        let run = seatgate(&["--config", "seatgate.toml", command], folder.path());
+        assert_eq!(run.status.code(), Some(2));
+        let told = String::from_utf8_lossy(&run.stderr).into_owned();
+        assert!(told.contains("[server.tls] private_key: "), "{told}");
+        assert!(told.contains("name the key that the certificate was made for"), "{told}");
+    }
+
+    // One that is over is told, and served.
+    secured.authority.issue_until(&["house.example"], 2021).write(secured.folder.path(), "house");
+    let checked = seatgate(&["check", "--config", "seatgate.toml"], folder.path());
+    assert!(checked.status.success());
+    let told = String::from_utf8_lossy(&checked.stderr).into_owned();
+    assert!(told.contains("the certificate of house.example is over since 2021"), "{told}");
+}
+
+#[tokio::test]
+async fn clients_show_certificates_where_that_is_asked() {
+    let server = StandIn::start().await;
+    let trusted = Authority::new();
+    let stranger = Authority::new().issue(&["client.example"]);
+    let good = trusted.issue(&["client.example"]);
+    for required in [true, false] {
+        let secured = Secured::before(server.addr);
+        let authorities = secured.folder.path().join("clients.pem");
+        std::fs::write(&authorities, &trusted.pem).unwrap();
+        let mut secured = secured.set("server.tls.client_ca", authorities.display().to_string());
+        if !required {
+            secured = secured.set("server.tls.client_auth", "optional");
+        }
+        let gateway = secured.start().await;
+        let to = secured.over_tls;
+        for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+            let client = secured.client("house.example").version(version);
+            assert_eq!(is_turned_away(&client, to).await, required, "without a certificate");
+            assert!(!is_turned_away(&client.clone().pair(&good), to).await, "with a good one");
+            assert!(is_turned_away(&client.clone().pair(&stranger), to).await, "a stranger's");
+        }
+        drop(gateway);
+    }
+}
+
+#[tokio::test]
+async fn tickets_of_before_open_nothing_after_a_change_of_authorities() {
+    let server = StandIn::start().await;
+    let (first, second) = (Authority::new(), Authority::new());
+    let pair = first.issue(&["client.example"]);
+    let secured = Secured::before(server.addr);
+    let authorities = secured.folder.path().join("clients.pem");
+    std::fs::write(&authorities, &first.pem).unwrap();
+    let secured = secured.set("server.tls.client_ca", authorities.display().to_string());
+    let gateway = secured.start().await;
+    let connect = secured.client("house.example").pair(&pair).resuming();
+    for expected in [false, true] {
+        let (answer, resumed) = connect.ask(secured.over_tls).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert_eq!(resumed, expected);
+    }
+    std::fs::write(&authorities, &second.pem).unwrap();
+    reload(&gateway, true).await;
+    assert!(connect.ask(secured.over_tls).await.is_err(), "an old ticket is taken");
+}
+
+#[tokio::test]
+async fn a_handshake_that_stands_still_is_ended_and_holds_nobody_up() {
+    let server = StandIn::start().await;
+    let secured = Secured::before(server.addr);
+    let _gateway = secured.start().await;
+    let mut silent = Vec::new();
+    for _ in 0..50 {
+        let mut stream = TcpStream::connect(secured.over_tls).await.unwrap();
+        stream.write_all(&[0x16, 3, 1]).await.unwrap();
+        silent.push(stream);
+    }
+    let relay = secured.client("house.example").relay(secured.over_tls).await;
+    assert_eq!(Call::get("/healthcheck").send(relay.addr).await.text(), "true");
+    for mut stream in silent {
+        let ended = within("a handshake is given up", stream.read(&mut [0; 8])).await;
+        assert!(matches!(ended, Ok(0) | Err(_)));
+    }
+}
+
+#[tokio::test]
+async fn http_2_and_websockets_share_a_port() {
+    let server = StandIn::start().await;
+    let secured = Secured::before(server.addr);
+    let gateway = secured.start().await;
+    let to = secured.over_tls;
+    let client = secured.client("house.example");
+    // As a browser offers it.
+    let stream = client.connect(to, &["h2", "http/1.1"]).await.unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    let http2 = client.http2(to).await;
+    assert!(!http2.sender.is_extended_connect_protocol_enabled(), "RFC 8441 is offered");
+    // Who tries all the same gets nowhere.
+    let mut request = http2.request("CONNECT", "/doc/d/c/?EIO=4&transport=websocket");
+    request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
+    let tried = client.http2(to).await.try_send(request, b"").await;
+    assert!(tried.as_ref().map_or(true, |answer| answer.status >= 400), "{tried:?}");
+
+    let relay = client.relay(to).await;
+    let mut editor = Dial::new(relay.addr, "d").admit(&Open::editor("d", "u")).await;
+    gateway.await_seats(EDITORS, 1.0).await;
+    editor.say(&json!({"type": "isSaveLock", "syncChangesIndex": 0})).await;
+    editor.hear_message("saveLock").await;
+    let second = Dial::new(relay.addr, "d").admit(&Open::editor("d", "v")).await;
+    Dial::new(relay.addr, "d").refuse(&Open::editor("d", "w")).await;
+    second.goodbye().await;
+    editor.goodbye().await;
+    gateway.await_seats(EDITORS, 0.0).await;
+    assert_eq!(http2.get("/healthcheck").await.text(), "true");
+}
+
+#[tokio::test]
+async fn every_rule_holds_over_http_2() {
+    let server = StandIn::start().await;
+    let secured = Secured::before(server.addr)
+        .set("document_server.command_body_limit", "4KiB")
+        .set("document_server.path_prefix", "/docs");
+    let mut secured = secured;
+    secured.setup = secured.setup.app("app", "api-key").tenant(
+        "acme",
+        &["docs.acme.example"],
+        "licence-of-the-house",
+    );
+    let gateway = secured.start().await;
+    let http2 = secured.client("house.example").http2(secured.over_tls).await;
+
+    // The license command, by its tenant's host.
+    let body = br#"{"c":"license"}"#;
+    for path in ["/coauthoring/CommandService.ashx", "/docs/9.3.0-abc/command"] {
+        let answer = http2.post(path, "application/json", body).await;
+        assert_eq!(answer.json()["license"]["connections"], 2, "{}", answer.text());
+    }
+    let forwarded = http2.post("/command", "application/json", br#"{"c":"version"}"#).await;
+    assert_eq!(forwarded.status, 200);
+    assert_eq!(last(&server).body.start, br#"{"c":"version"}"#);
+    let large = http2.post("/command", "application/json", &[b' '; 5000]).await;
+    assert_eq!(large.status, 413);
+
+    // What is for operators.
+    for path in ["/info/info.json", "/docs/internal/connections/edit", "//INFO", "/x/%2e%2e/info"] {
+        assert_eq!(http2.get(path).await.status, 403, "{path}");
+    }
+
+    // The validation API.
+    let refused = http2.post("/licences/api/validate", "application/json", b"{}").await;
+    assert_eq!(refused.status, 401);
+    assert_eq!(http2.get("/licences/api/validate").await.status, 405);
+
+    // Forwarding headers: ours, with the authority as the host.
+    let mut request = http2.request("GET", "/docs/echo?x=1");
+    let headers = request.headers_mut();
+    headers.insert("x-forwarded-prefix", "/outer".parse().unwrap());
+    headers.append("cookie", "a=1".parse().unwrap());
+    headers.append("cookie", "b=2".parse().unwrap());
+    http2.send(request, b"").await;
+    let seen = last(&server);
+    assert_eq!(seen.target, "/echo?x=1");
+    assert_eq!(seen.all("host"), [http2.authority.as_str()]);
+    assert_eq!(seen.all("x-forwarded-host"), [http2.authority.as_str()]);
+    assert_eq!(seen.all("x-forwarded-proto"), ["https"]);
+    assert_eq!(seen.all("x-forwarded-for"), ["127.0.0.1"]);
+    assert_eq!(seen.all("x-forwarded-prefix"), ["/outer/docs"]);
+    assert_eq!(seen.all("cookie"), ["a=1; b=2"]);
+
+    // Two opinions about the host are refused.
+    let mut request = http2.request("GET", "/docs/echo");
+    request.headers_mut().insert("host", "docs.acme.example".parse().unwrap());
+    assert_eq!(http2.send(request, b"").await.status, 400);
+
+    // The tenant of the authority.
+    let mut acme = secured.client("house.example").http2(secured.over_tls).await;
+    acme.authority = "docs.acme.example".to_owned();
+    acme.get("/docs/echo").await;
+    let count = |tenant: &'static str| {
+        let gateway = &gateway;
+        async move { gateway.log().matches(&format!("\"tenant\":\"{tenant}\"")).count() }
+    };
+    eventually("the tenant is logged", async || (count("acme").await >= 1).then_some(())).await;
+
+    // An answer over HEAD, a method that has no business here, and a large body that is forwarded.
+    assert_eq!(http2.send(http2.request("HEAD", "/healthcheck"), b"").await.status, 200);
+    let uploaded = http2.post("/docs/upload", "text/plain", &vec![b'x'; 900_000]).await;
+    assert_eq!(uploaded.status, 200);
+    assert_eq!(last(&server).body.length, 900_000);
+}
+
+#[tokio::test]
+async fn polling_takes_seats_over_http_2() {
+    let server = StandIn::start().await;
+    let secured = Secured::before(server.addr);
+    let gateway = secured.start().await;
+    let http2 = secured.client("house.example").http2(secured.over_tls).await;
+    let path = "/doc/d/c/?shardkey=d&EIO=4&transport=polling";
+    let mut inside = Vec::new();
+    for user in ["one", "two", "three"] {
+        let open = Open::editor("d", user);
+        let opening = http2.get(path).await.text();
+        let opening: serde_json::Value = serde_json::from_str(&opening[1..]).unwrap();
+        let target = format!("{path}&sid={}", opening["sid"].as_str().unwrap());
+        let packets = [open.connect_packet(), open.auth_packet()];
+        let mut answers = String::new();
+        for packet in packets {
+            let posted = http2.post(&target, "text/plain;charset=UTF-8", packet.as_bytes()).await;
+            assert_eq!(posted.text(), "ok");
+        }
+        while !answers.contains("\"auth\"") && !answers.contains("disconnectReason") {
+            let polled = http2.get(&target).await;
+            assert_eq!(polled.status, 200);
+            answers += &polled.text();
+        }
+        inside.push((answers.contains("\"code\":4004"), target));
+    }
+    let refused: Vec<bool> = inside.iter().map(|(refused, _)| *refused).collect();
+    assert_eq!(refused, [false, false, true]);
+    assert_eq!(gateway.seats("default", EDITORS).await, 2.0);
+
+    // A goodbye over HTTP/2 frees its seat, and polling over HTTP/1.1 goes on over a WebSocket.
+    let (_, target) = &inside[0];
+    let posted = http2.post(target, "text/plain;charset=UTF-8", b"1").await;
+    assert_eq!(posted.status, 200);
+    gateway.await_seats(EDITORS, 1.0).await;
+    let relay = secured.client("house.example").relay(secured.over_tls).await;
+    let (poller, opened) = Poller::open(relay.addr, &Open::editor("d", "four")).await;
+    opened.reply();
+    let mut upgraded = poller.upgrade().await;
+    upgraded.say(&json!({"type": "isSaveLock", "syncChangesIndex": 0})).await;
+    upgraded.hear_message("saveLock").await;
+    assert_eq!(gateway.seats("default", EDITORS).await, 2.0);
+    upgraded.goodbye().await;
+    gateway.await_seats(EDITORS, 1.0).await;
+}
+
+#[tokio::test]
+async fn floods_over_http_2_end_their_own_connection() {
+    let server = StandIn::start().await;
+    let secured = Secured::before(server.addr);
+    let mut gateway = secured.start().await;
+    let to = secured.over_tls;
+    let client = secured.client("house.example");
+
+    // Headers beyond the limit.
+    let http2 = client.http2(to).await;
+    let mut request = http2.request("GET", "/healthcheck");
+    for name in 0..300_u32 {
+        let name: ::http::HeaderName = format!("x-{name}").parse().unwrap();
+        request.headers_mut().insert(name, "y".parse().unwrap());
+    }
+    assert_eq!(http2.send(request, b"").await.status, 431);
+    let mut request = http2.request("GET", "/healthcheck");
+    request.headers_mut().insert("x", "y".repeat(100_000).parse().unwrap());
+    let answer = http2.try_send(request, b"").await;
+    assert!(answer.as_ref().map_or(true, |answer| answer.status == 431), "{answer:?}");
+
+    // More streams at a time than were offered.
+    let http2 = client.http2(to).await;
+    eventually("the settings arrive", async || {
+        (http2.sender.current_max_send_streams() == 100).then_some(())
+    })
+    .await;
+
+    // Rapid reset.
+    let http2 = client.http2(to).await;
+    let mut sender = http2.sender.clone();
+    let mut broken = false;
+    for _ in 0..20_000 {
+        match sender.clone().ready().await {
+            Ok(ready) => sender = ready,
+            Err(_) => broken = true,
+        }
+        if broken {
+            break;
+        }
+        let request = http2.request("GET", "/healthcheck");
+        match sender.send_request(request, true) {
+            Ok((answer, mut stream)) => {
+                stream.send_reset(h2::Reason::CANCEL);
+                drop(answer);
+            }
+            Err(_) => broken = true,
+        }
+        tokio::task::yield_now().await;
+    }
+    assert!(broken, "twenty thousand streams were opened and reset on one connection");
+    gateway.assert_alive().await;
+    assert_eq!(client.http2(to).await.get("/healthcheck").await.text(), "true");
+
+    // A connection that never says anything more.
+    let idle = client.connect(to, &["h2"]).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    drop(idle);
+}
