@@ -2,8 +2,12 @@
 //!
 //! docs/admin-openapi.json describes the same; a test holds the two together.
 
+mod usage;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
+
+pub use usage::*;
 
 /// A refusal.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,7 +8,7 @@
 //! | [`api`] | the bodies; the command line reads the same |
 //! | `extract`, `problem` | what handlers take from a request; refusals |
 //! | `office` | what handlers work with |
-//! | `licences`, `applying`, `apps`, `seats`, `status` | the handlers |
+//! | `licences`, `applying`, `apps`, `seats`, `usage`, `status` | the handlers |
 //! | `terms` | a licence's terms between the API and the program |
 //! | [`keys`] | new keys and ids |
 //!
@@ -30,6 +30,7 @@ mod status;
 pub(crate) mod terms;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use std::sync::Arc;
 

@@ -13,7 +13,7 @@ use http::{Method, header};
 use super::extract::Peer;
 use super::office::Office;
 use super::problem::ApiError;
-use super::{applying, apps, licences, seats, status};
+use super::{applying, apps, licences, seats, status, usage};
 
 /// The API's description, as it is served.
 pub(super) const OPENAPI: &str = include_str!("../../docs/admin-openapi.json");
@@ -25,6 +25,8 @@ pub(super) fn routes() -> Vec<Route> {
         (Method::GET, "/v1/openapi.json", get(openapi)),
         (Method::GET, "/v1/status", get(status::status)),
         (Method::GET, "/v1/audit", get(status::audit)),
+        (Method::GET, "/v1/usage", get(usage::usage)),
+        (Method::GET, "/v1/usage/users", get(usage::users)),
         (Method::POST, "/v1/reload", post(status::reload)),
         (Method::POST, "/v1/store/backup", post(status::backup)),
         (Method::GET, "/v1/licences", get(licences::list)),

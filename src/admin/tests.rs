@@ -59,6 +59,8 @@ fn by_code(schema: &str, example: &Value) -> Value {
         "Status" => again::<api::Status>(example),
         "Reloaded" => again::<api::Reloaded>(example),
         "AuditPage" => again::<api::AuditPage>(example),
+        "UsagePage" => again::<api::UsagePage>(example),
+        "UserUsagePage" => again::<api::UserUsagePage>(example),
         "Backup" => again::<api::Backup>(example),
         other => panic!("no type for the schema {other}"),
     }

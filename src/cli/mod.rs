@@ -6,6 +6,7 @@
 //! | `gateway` | `run`, `check`, `version` |
 //! | `licence`, `terms`, `signed` | `licence …`: by the gateway that runs, or offline |
 //! | `app`, `seats`, `status`, `store` | the rest that asks the gateway that runs |
+//! | `report` | what was used, by tenant and month |
 //! | `shell` | completions and manual pages |
 //! | `client` | the administration API's client |
 //! | `output`, `table` | what people and programs read |
@@ -17,6 +18,7 @@ mod client;
 mod gateway;
 mod licence;
 mod output;
+mod report;
 mod seats;
 mod shell;
 mod signed;
@@ -123,6 +125,8 @@ enum Command {
     Seats(seats::Command),
     /// How the gateway that runs is: tenants, seats, document servers, store.
     Status(status::StatusArguments),
+    /// What was used, by tenant and month, and what licence would have been enough.
+    Report(Box<report::ReportArguments>),
     /// What administrators did, the latest first.
     Audit(status::AuditArguments),
     /// The store of the gateway that runs.
@@ -157,6 +161,7 @@ pub fn main() -> ExitCode {
         Command::App(command) => app::run(command, &place),
         Command::Seats(command) => seats::run(command, &place),
         Command::Status(arguments) => status::run(&arguments, &place),
+        Command::Report(arguments) => report::run(&arguments, &place),
         Command::Audit(arguments) => status::audit(&arguments, &place),
         Command::Store(command) => store::run(command, &place),
         Command::Completions { shell } => shell::completions(shell),

@@ -43,7 +43,9 @@ pub use records::{
     AppRecord, AuditEntry, Binding, Change, Declared, Device, LicenceRecord, Origin, PreviousKey,
     Revocation, Sha256Hash, StoredUser,
 };
-pub use usage::{Counts, MarkQuery, Month, Pseudonym, Span, UsageBatch, UsageRecord, UserMark};
+pub use usage::{
+    Counts, MarkPlace, MarkQuery, Month, Pseudonym, Span, UsageBatch, UsageRecord, UserMark,
+};
 
 use crate::ledger::UserRecord;
 use crate::licence::Licence;

@@ -201,6 +201,17 @@ pub struct MarkQuery {
     pub to: Month,
     /// `None`: of all tenants.
     pub tenant: Option<Arc<str>>,
+    /// Only those behind this user, in the order of marks.
+    pub after: Option<MarkPlace>,
+}
+
+/// A user's place in the order of marks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MarkPlace {
+    pub tenant: Arc<str>,
+    pub licence: Arc<str>,
+    pub class: SessionClass,
+    pub user: Pseudonym,
 }
 
 #[cfg(test)]

@@ -167,6 +167,11 @@ impl Usage {
         self.state.lock().settings = settings;
     }
 
+    /// Whether unique users are counted at all.
+    pub fn counts_users(&self) -> bool {
+        self.state.lock().settings.user_ids != UserIds::None
+    }
+
     // --- what the data plane tells ---
 
     /// An open was admitted.

@@ -76,7 +76,7 @@ async fn digests(store: &Arc<dyn Store>, span: Span) -> Vec<(Timestamp, Digest)>
 
 async fn marks(store: &Arc<dyn Store>) -> Vec<UserMark> {
     let (found, listed) = std::sync::mpsc::channel();
-    let query = MarkQuery { from: Month(0), to: Month(999_912), tenant: None };
+    let query = MarkQuery { from: Month(0), to: Month(999_912), tenant: None, after: None };
     store.for_each_mark(query, Box::new(move |mark| found.send(mark).is_ok())).await.unwrap();
     listed.iter().collect()
 }

@@ -109,9 +109,19 @@ pub(super) fn for_each_mark(
     let mut statement = connection.prepare_cached(
         "SELECT tenant, licence, class, user, month, name, opened, refused FROM usage_marks \
          WHERE month BETWEEN ?1 AND ?2 AND (?3 IS NULL OR tenant = ?3) \
+         AND (?4 IS NULL OR (tenant, licence, class, user) > (?4, ?5, ?6, ?7)) \
          ORDER BY tenant, licence, class, user, month",
     )?;
-    let mut rows = statement.query(params![query.from.0, query.to.0, query.tenant])?;
+    let after = query.after.as_ref();
+    let mut rows = statement.query(params![
+        query.from.0,
+        query.to.0,
+        query.tenant,
+        after.map(|place| &place.tenant),
+        after.map(|place| &place.licence),
+        after.map(|place| class_number(place.class)),
+        after.map(|place| place.user),
+    ])?;
     while let Some(row) = rows.next()? {
         let mark = UserMark {
             tenant: row.get(0)?,

@@ -13,7 +13,9 @@ use super::{Redis, keys};
 use crate::engine::{Arguments, Script};
 use crate::seat::SessionClass;
 use crate::store::Result;
-use crate::store::usage::{Counts, MarkQuery, Month, Span, UsageBatch, UsageRecord, UserMark};
+use crate::store::usage::{
+    Counts, MarkPlace, MarkQuery, Month, Pseudonym, Span, UsageBatch, UsageRecord, UserMark,
+};
 
 /// Marks that are read in one go.
 const PIECE: u32 = 1_000;
@@ -119,6 +121,14 @@ impl Redis {
             Some(tenant) => (format!("[{tenant}{BETWEEN}"), format!("({tenant}\u{1}")),
             None => ("-".to_owned(), "+".to_owned()),
         };
+        if let Some(MarkPlace { tenant, licence, class, user }) = &query.after {
+            // Behind all of the user's months.
+            let user = member_of(tenant, licence, *class, user);
+            let behind = format!("({user}\u{1}");
+            if from == "-" || behind.get(1..) > from.get(1..) {
+                from = behind;
+            }
+        }
         loop {
             let asked = ::redis::cmd("ZRANGE")
                 .arg(&marks)
@@ -169,15 +179,19 @@ impl Redis {
 }
 
 fn member(mark: &UserMark) -> String {
-    let class = match mark.class {
+    let UserMark { tenant, licence, class, user, month, .. } = mark;
+    format!("{}{BETWEEN}{:06}", member_of(tenant, licence, *class, user), month.0)
+}
+
+/// What a user's members begin with.
+fn member_of(tenant: &str, licence: &str, class: SessionClass, user: &Pseudonym) -> String {
+    let class = match class {
         SessionClass::Editor => 0,
         SessionClass::LiveViewer => 1,
         SessionClass::Viewer => 2,
     };
-    let user: String = mark.user.iter().map(|byte| format!("{byte:02x}")).collect();
-    let month = mark.month.0;
-    let UserMark { tenant, licence, .. } = mark;
-    format!("{tenant}{BETWEEN}{licence}{BETWEEN}{class}{BETWEEN}{user}{BETWEEN}{month:06}")
+    let user: String = user.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{tenant}{BETWEEN}{licence}{BETWEEN}{class}{BETWEEN}{user}")
 }
 
 fn read(member: &str, days: &str, name: Option<String>) -> Result<UserMark> {

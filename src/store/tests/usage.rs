@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use super::{Place, at};
 use crate::seat::SessionClass;
-use crate::store::{Counts, MarkQuery, Month, Span, Store, UsageBatch, UsageRecord, UserMark};
+use crate::store::{
+    Counts, MarkPlace, MarkQuery, Month, Span, Store, UsageBatch, UsageRecord, UserMark,
+};
 
 fn counts(sum: u64, peak: u64) -> Counts {
     let mut counts = Counts::default();
@@ -43,7 +45,8 @@ async fn usage(store: &dyn Store, span: Span, from: &str, to: &str) -> Vec<Usage
 
 async fn marks(store: &dyn Store, from: u32, to: u32, tenant: Option<&str>) -> Vec<UserMark> {
     let (found, listed) = std::sync::mpsc::channel();
-    let query = MarkQuery { from: Month(from), to: Month(to), tenant: tenant.map(Arc::from) };
+    let tenant = tenant.map(Arc::from);
+    let query = MarkQuery { from: Month(from), to: Month(to), tenant, after: None };
     let each = Box::new(move |mark| found.send(mark).is_ok());
     store.for_each_mark(query, each).await.unwrap();
     listed.iter().collect()
@@ -87,7 +90,18 @@ pub(super) async fn marks_come_in_order_and_until_enough(place: Place) {
     store.add_usage(batch(1, Vec::new(), shuffled)).await.unwrap();
     assert_eq!(marks(&*store, 202_610, 202_611, None).await, expected);
     assert_eq!(marks(&*store, 202_611, 202_612, Some("b")).await, expected[3..]);
-    let query = MarkQuery { from: Month(0), to: Month(999_912), tenant: None };
+    let [first, ..] = &expected;
+    let place = MarkPlace {
+        tenant: Arc::clone(&first.tenant),
+        licence: Arc::clone(&first.licence),
+        class: first.class,
+        user: first.user,
+    };
+    let (found, listed) = std::sync::mpsc::channel();
+    let query = MarkQuery { from: Month(0), to: Month(999_912), tenant: None, after: Some(place) };
+    store.for_each_mark(query, Box::new(move |mark| found.send(mark).is_ok())).await.unwrap();
+    assert_eq!(listed.iter().collect::<Vec<_>>(), expected[2..]);
+    let query = MarkQuery { from: Month(0), to: Month(999_912), tenant: None, after: None };
     let (found, listed) = std::sync::mpsc::channel();
     let mut left = 2;
     let each = move |mark: UserMark| {
