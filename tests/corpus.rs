@@ -8,6 +8,8 @@ mod harness;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use proptest::prelude::*;
+
 /// The inputs of a target, by name.
 fn corpus(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(target);
@@ -48,4 +50,46 @@ fn every_target_has_its_program_and_corpus() {
     assert_eq!(names("tests/corpus"), targets);
     let size: usize = targets.iter().flat_map(|name| corpus(name)).map(|(_, b)| b.len()).sum();
     assert!(size < 1_000_000, "{size} bytes");
+}
+
+/// One step of the `connection` target, its arguments with it.
+fn step() -> impl Strategy<Value = Vec<u8>> {
+    let arguments = prop::collection::vec(any::<u8>(), 0..4);
+    let text = prop::sample::select(vec![
+        "40{}",
+        r#"42["message",{"type":"auth","docid":"d","token":"t","user":{"id":"u0"}}]"#,
+        r#"42["message",{"type":"close"}]"#,
+        r#"42["message",{"type":"cursor"}]"#,
+        "41",
+    ]);
+    let spoken = (0..3_u8, any::<u8>(), text).prop_map(|(client, cut, text)| {
+        let length = text.len().to_be_bytes();
+        [&[client << 6 | 2, cut, cut / 3, length[6], length[7]], text.as_bytes()].concat()
+    });
+    let other = (0..3_u8, 0..14_u8, arguments)
+        .prop_map(|(client, kind, arguments)| [&[client << 6 | kind], &arguments[..]].concat());
+    let opens = (0..3_u8, any::<[u8; 3]>(), any::<u8>()).prop_map(|(client, open, how)| {
+        let [class, user, form] = open;
+        vec![client << 6 | 12, client << 6 | 8, class, user, form, client << 6 | 6, how]
+    });
+    prop_oneof![2 => spoken, 3 => other, 3 => opens]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn no_steps_of_clients_and_servers_let_an_uncounted_reply_through(
+        world in any::<[u8; 2]>(),
+        steps in prop::collection::vec(step(), 0..40),
+    ) {
+        harness::connection(&[&world[..], &steps.concat()].concat());
+    }
+
+    #[test]
+    fn no_bytes_are_a_finding(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        for (_, target) in harness::TARGETS {
+            target(&bytes);
+        }
+    }
 }

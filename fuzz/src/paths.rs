@@ -46,13 +46,17 @@ fn lower(path: &[u8]) -> Option<Vec<u8>> {
     Some(path.to_ascii_lowercase())
 }
 
-/// The first `/x/..` goes.
+/// Every `/x/..` goes.
 fn resolve(path: &[u8]) -> Option<Vec<u8>> {
-    let segments: Vec<&[u8]> = path.split(|byte| *byte == b'/').collect();
-    let up = segments.iter().position(|segment| *segment == b"..")?;
-    let kept = segments[..up.saturating_sub(1).max(1).min(up)].iter();
-    let all: Vec<&[u8]> = kept.chain(&segments[up + 1..]).copied().collect();
-    Some(all.join(&b'/'))
+    let mut kept: Vec<&[u8]> = Vec::new();
+    for segment in path.split(|byte| *byte == b'/') {
+        match segment {
+            b".." if kept.len() > 1 => drop(kept.pop()),
+            b".." => {}
+            name => kept.push(name),
+        }
+    }
+    Some(kept.join(&b'/'))
 }
 
 /// Every `/.` goes.

@@ -3,8 +3,10 @@
 //! A refused open is told in the way that the editor understands (WIRE.md section 5):
 //! `disconnectReason`, the Socket.IO disconnect `41`, then the close.
 
+use std::future::poll_fn;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,7 +21,7 @@ use super::polling::Upgrade;
 use super::pump::{Inspect, Peer, Pump, PumpEvent};
 use super::site::{Shared, Tenant};
 use crate::clock;
-use crate::ledger::{CloseReason, Seat, SeatWatch};
+use crate::ledger::{CloseReason, SeatWatch};
 use crate::session::inspect::{Event, Flow, Inspector, Violation};
 use crate::session::{Session, Verdict};
 use crate::wire::coauthoring::{DisconnectCode, disconnect_reason};
@@ -164,10 +166,10 @@ where
 {
     async fn drive(&mut self) -> End {
         loop {
-            let watch = self.session.lock().seat().map(Seat::watch);
+            let watches = self.session.lock().watches();
             let wake = tokio::select! {
                 biased;
-                reason = closed(watch) => Wake::Closed(reason),
+                reason = closed(&watches) => Wake::Closed(reason),
                 () = refused(self.upgrades.as_ref()) => Wake::Refused,
                 _ = self.closing.wait_for(|closing| *closing) => Wake::Closing,
                 event = self.pump.next() => Wake::Pump(event),
@@ -414,10 +416,12 @@ async fn refused(upgrade: Option<&Upgrade>) {
     }
 }
 
-/// Waits until the connection that holds the watched seat is asked to end; for ever without one.
-pub async fn closed(watch: Option<SeatWatch>) -> CloseReason {
-    match watch {
-        Some(watch) => watch.closed().await,
-        None => std::future::pending().await,
-    }
+/// Waits until a connection that holds one of the watched seats is asked to end; for ever without one.
+pub async fn closed(watches: &[SeatWatch]) -> CloseReason {
+    let mut closing: Vec<_> = watches.iter().map(|watch| Box::pin(watch.closed())).collect();
+    poll_fn(|context| {
+        let polled = closing.iter_mut().map(|one| one.as_mut().poll(context));
+        polled.into_iter().find(Poll::is_ready).unwrap_or(Poll::Pending)
+    })
+    .await
 }

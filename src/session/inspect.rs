@@ -150,7 +150,7 @@ impl Inspector {
                     hold = hold.or(Some(at));
                     at += taken;
                     self.begin_frame(head);
-                    if self.may_pass_frame(head) {
+                    if self.may_pass_frame() {
                         self.release(&mut hold);
                     }
                 }
@@ -231,12 +231,10 @@ impl Inspector {
 
     /// Whether a frame passes as it comes. A control frame between the fragments of a withheld
     /// message waits with them, so that the order of bytes never changes.
-    fn may_pass_frame(&self, head: FrameHead) -> bool {
+    fn may_pass_frame(&self) -> bool {
         match self.treatment {
             Treatment::Pass | Treatment::Watch => true,
-            Treatment::Undecided | Treatment::Hold => {
-                !head.opcode.is_data() && self.held.is_empty()
-            }
+            Treatment::Undecided | Treatment::Hold => false,
         }
     }
 

@@ -29,7 +29,8 @@ use serde_json::Value;
 use crate::admission::Reason;
 use crate::config::TokenSecrets;
 use crate::ledger::{
-    Ledger, LicenceSeats, Occupant, Refusal, Seat, SeatId, SeatRequest, ViewerGuard,
+    CloseReason, Ledger, LicenceSeats, Occupant, Refusal, Seat, SeatId, SeatRequest, SeatWatch,
+    ViewerGuard,
 };
 use crate::licence::{Licence, Metering};
 use crate::seat::{SeatClass, SessionClass};
@@ -170,6 +171,23 @@ impl Session {
             Holding::Seat(seat) => Some(seat),
             Holding::Nothing | Holding::Viewer(_) => None,
         }
+    }
+
+    /// Every seat that it has, those of opens that await their reply included.
+    fn seats(&self) -> impl Iterator<Item = &Seat> {
+        let under_way = self.pending.iter().filter_map(|pending| pending.seat.as_ref());
+        self.seat().into_iter().chain(under_way).chain(&self.kept)
+    }
+
+    /// Why the connection must end, if it must: an operator closed a seat of it, or another
+    /// connection has taken one over. What the server takes this one for then is counted no more.
+    pub fn close_reason(&self) -> Option<CloseReason> {
+        self.seats().find_map(Seat::close_reason)
+    }
+
+    /// Watches for that.
+    pub fn watches(&self) -> Vec<SeatWatch> {
+        self.seats().map(Seat::watch).collect()
     }
 
     /// Judges an `auth` of the client.

@@ -554,3 +554,18 @@ fn a_seat_that_was_taken_over_before_the_reply_admits_nobody() {
     assert!(matches!(replied.verdict, ReplyVerdict::Pass));
     assert_eq!(desk.used(SeatKind::EditorConnections), 1);
 }
+
+#[test]
+fn a_seat_that_moves_on_while_the_server_thinks_leaves_no_editor_behind() {
+    let desk = Desk::connections(1, 0);
+    let mut first = desk.session();
+    assert!(desk.open(&mut first, &editor("u")).is_ok());
+    // Its seat goes over to an open under another name, and with that to another connection.
+    let same = auth("v", r#","mode":"edit","sessionId":"s9""#);
+    assert!(matches!(desk.auth(&mut first, &same), Verdict::Pass(_)));
+    assert_eq!((first.close_reason(), first.watches().len()), (None, 2));
+    let mut second = desk.session();
+    assert!(matches!(desk.auth(&mut second, &same), Verdict::Pass(_)));
+    assert_eq!(first.close_reason(), Some(CloseReason::Superseded));
+    assert_eq!(second.close_reason(), None);
+}

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use crate::support::frames::{self, Frame, Style};
 use crate::support::http::Connection;
-use crate::support::{Call, Editor, Gateway, Heard, LicenceFile, Open, Setup, StandIn, eventually};
+use crate::support::{
+    AuthReply, Call, Editor, Gateway, Heard, LicenceFile, Open, Opened, Setup, StandIn, eventually,
+};
 use serde_json::{Value, json};
 
 const MEBIBYTE: u64 = 1 << 20;
@@ -199,6 +201,25 @@ async fn an_auth_behind_the_servers_back_is_not_carried() {
     let rest = connection.read_to_end().await;
     assert!(!String::from_utf8_lossy(&rest).contains(r#""result":1"#));
     assert!(server.auths().is_empty());
+}
+
+#[tokio::test]
+async fn a_seat_that_moves_on_while_the_server_thinks_leaves_no_editor_behind() {
+    let server = StandIn::start().await;
+    server.on_auth(|message| match message["user"]["id"] == "second" {
+        true => AuthReply::Hang,
+        false => AuthReply::Accept,
+    });
+    let gateway = Gateway::connections(&server, 1, 0).await;
+    let mut first = gateway.admit(&Open::editor("d", "first")).await;
+    let again = Open::editor("d", "second").with("sessionId", "one and the same");
+    first.send(&again.auth_packet()).await.unwrap();
+    eventually("it is asked", async || (server.auths().len() == 2).then_some(())).await;
+    let mut second = greeted(&gateway, &again).await;
+    second.send(&again.auth_packet()).await.unwrap();
+    let Opened::Refused(refusal) = first.verdict().await else { panic!("two editors, one seat") };
+    assert_eq!((refusal.code, refusal.goodbye), (Some(4007), true));
+    assert_eq!(gateway.seats("default", "editor_connections").await, 1.0);
 }
 
 // --- polling -----------------------------------------------------------------------------------

@@ -113,7 +113,7 @@ impl Gate {
 
     /// A seat that was taken over, or closed by an operator, ends the connection that had it.
     pub(super) fn obey(&mut self) {
-        if self.session.seat().is_some_and(|seat| seat.close_reason().is_some()) {
+        if self.session.close_reason().is_some() {
             self.end();
         }
     }

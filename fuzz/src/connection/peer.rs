@@ -13,8 +13,10 @@ use super::{World, claims};
 struct Assembler {
     rest: Vec<u8>,
     from_client: bool,
-    /// The other side says close, or what is no WebSocket.
+    /// The other side says close.
     is_over: bool,
+    /// The other side says what is no WebSocket.
+    is_broken: bool,
 }
 
 impl Assembler {
@@ -33,7 +35,7 @@ impl Assembler {
                 whole = index + 1;
             }
         }
-        self.is_over |= stream.broken;
+        self.is_broken |= stream.broken;
         let taken = &stream.frames[..whole];
         let messages = frames::messages(taken);
         self.rest.drain(..taken.last().map_or(0, |frame| frame.end));
@@ -100,6 +102,7 @@ impl Server {
                 (false, _) => self.hear_attachment(world),
             }
         }
+        assert!(!self.from_client.is_broken, "no WebSocket reaches the server any more");
         if self.from_client.is_over {
             self.leave();
         }

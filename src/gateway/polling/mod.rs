@@ -143,7 +143,7 @@ impl Polling<'_> {
         if polled.is_upgraded() {
             return refuse(EngineRefusal::BadRequest, session).await;
         }
-        if polled.session.lock().seat().is_some_and(|seat| seat.close_reason().is_some()) {
+        if polled.session.lock().close_reason().is_some() {
             self.refuse_session(polled, DisconnectCode::Drop).await;
             return take(session).await;
         }
@@ -254,12 +254,12 @@ impl Polling<'_> {
             let body = read_parked(&mut exchange).await?;
             Ok::<_, Box<pingora::Error>>((exchange.head, body))
         };
-        let watch = polled.session.lock().seat().map(crate::ledger::Seat::watch);
+        let watches = polled.session.lock().watches();
         let mut closing = self.shared.closing.subscribe();
         let (head, body) = tokio::select! {
             answer = answer => answer?,
             () = woken => return self.deliver_farewell(session, id, polled).await,
-            reason = coauthoring::closed(watch) => {
+            reason = coauthoring::closed(&watches) => {
                 tracing::info!(?reason, "session is closed");
                 self.refuse_session(polled, DisconnectCode::Drop).await;
                 return self.deliver_farewell(session, id, polled).await;

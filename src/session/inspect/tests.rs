@@ -9,25 +9,31 @@ const CURSOR: &str = r#"42["message",{"type":"cursor","cursor":"10;AgAAAA=="}]"#
 
 /// A message in frames cut at the given places.
 fn frames(sender: Sender, opcode: Opcode, text: &[u8], cuts: &[usize]) -> Vec<u8> {
+    fragments(sender, opcode, text, cuts).concat()
+}
+
+/// Its frames, one by one.
+fn fragments(sender: Sender, opcode: Opcode, text: &[u8], cuts: &[usize]) -> Vec<Vec<u8>> {
     let mask = (sender == Sender::Client).then_some([9, 8, 7, 6]);
-    let mut out = Vec::new();
     let mut ends: Vec<usize> = cuts.iter().map(|cut| cut % (text.len() + 1)).collect();
     ends.sort_unstable();
     ends.push(text.len());
     let mut start = 0;
     let last = ends.len() - 1;
+    let mut all = Vec::new();
     for (index, end) in ends.into_iter().enumerate() {
-        let at = out.len();
+        let mut out = Vec::new();
         write_frame(&mut out, opcode, mask, &text[start..end]);
         if index > 0 {
-            out[at] &= 0xF0;
+            out[0] &= 0xF0;
         }
         if index < last {
-            out[at] &= 0x7F;
+            out[0] &= 0x7F;
         }
         start = end;
+        all.push(out);
     }
-    out
+    all
 }
 
 fn frame(text: &str) -> Vec<u8> {
@@ -222,9 +228,15 @@ proptest! {
     fn no_byte_of_an_auth_passes_before_the_verdict(
         cuts in prop::collection::vec(any::<usize>(), 0..4),
         chunks in prop::collection::vec(any::<usize>(), 0..10),
+        pings in any::<bool>(),
     ) {
         let before = frame(CURSOR);
-        let auth = frames(Sender::Client, Opcode::Text, AUTH.as_bytes(), &cuts);
+        let mut between = Vec::new();
+        if pings {
+            write_frame(&mut between, Opcode::Ping, Some([1, 2, 3, 4]), b"p");
+        }
+        let auth = fragments(Sender::Client, Opcode::Text, AUTH.as_bytes(), &cuts);
+        let auth = auth.join(between.as_slice());
         let bytes = [before.clone(), auth].concat();
         let mut inspector = Inspector::new(Sender::Client);
         let (passed, events) =
@@ -256,5 +268,28 @@ fn what_a_server_says_is_judged_alike_however_it_is_cut() {
             let cut = run(&mut Inspector::new(Sender::Server), &bytes, &[cut]);
             assert_eq!(cut, whole, "{text}");
         }
+    }
+}
+
+#[test]
+fn a_control_frame_between_fragments_lets_none_of_them_go() {
+    let mut ping = Vec::new();
+    write_frame(&mut ping, Opcode::Ping, Some([1, 2, 3, 4]), b"p");
+    let message = frames(Sender::Client, Opcode::Text, AUTH.as_bytes(), &[30]);
+    let first = frames(Sender::Client, Opcode::Text, &AUTH.as_bytes()[..30], &[]).len();
+    let bytes = [&message[..first], &ping, &message[first..]].concat();
+    for cut in 0..bytes.len() {
+        let mut inspector = Inspector::new(Sender::Client);
+        let mut taken = 0;
+        for chunk in [&bytes[..cut], &bytes[cut..]] {
+            let flow = inspector.inspect(chunk).unwrap();
+            assert!(flow.pass.is_empty() && inspector.released().is_empty(), "{cut}");
+            taken += flow.taken;
+        }
+        assert_eq!(taken, bytes.len());
+        inspector.replace_held(b"42[\"other\"]");
+        let replaced = std::mem::take(inspector.released());
+        let flow = Inspector::new(Sender::Client).inspect(&replaced).unwrap();
+        assert_eq!((flow.taken, flow.event), (replaced.len(), None), "{cut}: one whole message");
     }
 }
