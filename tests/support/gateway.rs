@@ -126,6 +126,14 @@ impl Setup {
         self
     }
 
+    /// Sets a key of the tenant that was added last.
+    pub fn tenant_key(mut self, key: &str, value: impl Into<Value>) -> Self {
+        let tenants = self.config.get_mut("tenant").and_then(Value::as_array_mut);
+        let last = tenants.and_then(|tenants| tenants.last_mut()).and_then(Value::as_table_mut);
+        last.expect("there is a tenant").insert(key.to_owned(), value.into());
+        self
+    }
+
     /// Starts it and waits until it is ready.
     pub async fn start(self) -> Gateway {
         Gateway::start(self).await

@@ -15,7 +15,7 @@ pub const SEPARATOR: char = '\x1e';
 /// A polling session.
 pub struct Poller {
     to: SocketAddr,
-    document: String,
+    host: Option<String>,
     /// Path and query with the session's id.
     pub target: String,
     pub sid: String,
@@ -26,15 +26,20 @@ impl Poller {
     /// Does the handshake.
     pub async fn connect(to: SocketAddr, document: &str) -> Self {
         let target = format!("/doc/{document}/c/?shardkey={document}&EIO=4&transport=polling");
-        let answer = Call::get(&target).send(to).await;
+        Self::connect_to(to, &target, None).await
+    }
+
+    /// Does the handshake at a target and under a host name of one's own.
+    pub async fn connect_to(to: SocketAddr, target: &str, host: Option<&str>) -> Self {
+        let answer = with_host(Call::get(target), host).send(to).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
         let text = answer.text();
         let opening = text.strip_prefix('0').expect("an opening packet");
         let opening: Value = serde_json::from_str(opening).expect("the opening packet is JSON");
         let sid = opening["sid"].as_str().expect("a session id").to_owned();
-        let document = document.to_owned();
+        let host = host.map(str::to_owned);
         let heard = VecDeque::new();
-        Self { to, document, target: format!("{target}&sid={sid}"), sid, heard }
+        Self { to, host, target: format!("{target}&sid={sid}"), sid, heard }
     }
 
     /// Posts packets in one body.
@@ -42,12 +47,12 @@ impl Poller {
         let body = packets.join(&SEPARATOR.to_string());
         let call =
             Call::post(&self.target, body).header("Content-Type", "text/plain;charset=UTF-8");
-        call.send(self.to).await
+        with_host(call, self.host.as_deref()).send(self.to).await
     }
 
     /// Asks once for what the server has to say.
     pub async fn poll(&self) -> Answer {
-        Call::get(&self.target).send(self.to).await
+        with_host(Call::get(&self.target), self.host.as_deref()).send(self.to).await
     }
 
     /// The next packet; heartbeats are answered and left out. [`Heard::End`]: the session is over.
@@ -120,10 +125,22 @@ impl Poller {
     /// Moves the session to a WebSocket.
     pub async fn upgrade(&self) -> Editor {
         let target = self.target.replace("transport=polling", "transport=websocket");
-        let mut editor = Dial::new(self.to, &self.document).target(&target).connect().await;
+        let dial = Dial::new(self.to, "").target(&target);
+        let dial = match &self.host {
+            Some(host) => dial.host(host),
+            None => dial,
+        };
+        let mut editor = dial.connect().await;
         editor.send("2probe").await.expect("the probe can be sent");
         assert_eq!(editor.hear().await, Heard::Text("3probe".to_owned()));
         editor.send("5").await.expect("the upgrade can be sent");
         editor
+    }
+}
+
+fn with_host(call: Call, host: Option<&str>) -> Call {
+    match host {
+        Some(host) => call.header("Host", host),
+        None => call,
     }
 }

@@ -111,6 +111,8 @@ struct Shared {
     /// Counts up whenever held auths may be answered.
     released: tokio::sync::watch::Sender<u64>,
     secret: Option<String>,
+    /// Paths are decoded and cleaned, as the server's own front does.
+    front: bool,
     /// Requests that wait for a slow answer now.
     parked: Arc<()>,
 }
@@ -122,6 +124,7 @@ pub struct Builder {
     ping_interval: Duration,
     ping_timeout: Duration,
     secret: Option<String>,
+    front: bool,
 }
 
 impl Builder {
@@ -144,6 +147,12 @@ impl Builder {
         self
     }
 
+    /// Reads paths as the server's own front does: decoded, one slash at a time, without dot segments.
+    pub fn front(mut self) -> Self {
+        self.front = true;
+        self
+    }
+
     pub async fn start(self) -> StandIn {
         let listener = TcpListener::bind(self.bind).await.expect("the stand-in's address is free");
         let addr = listener.local_addr().expect("a bound address");
@@ -156,6 +165,7 @@ impl Builder {
             sessions: Mutex::default(),
             released: tokio::sync::watch::Sender::new(0),
             secret: self.secret,
+            front: self.front,
             parked: Arc::default(),
         });
         let (socket_layer, io) = SocketIo::builder()
@@ -201,6 +211,7 @@ impl StandIn {
             ping_interval: Duration::from_secs(25),
             ping_timeout: Duration::from_secs(20),
             secret: None,
+            front: false,
         }
     }
 
@@ -217,6 +228,12 @@ impl StandIn {
     /// Every `auth` that arrived.
     pub fn auths(&self) -> Vec<SeenAuth> {
         self.shared.auths.lock().clone()
+    }
+
+    /// Every `auth` for this document that arrived.
+    pub fn auths_of(&self, document: &str) -> Vec<SeenAuth> {
+        let all = self.shared.auths.lock();
+        all.iter().filter(|auth| auth.message["docid"] == document).cloned().collect()
     }
 
     /// The users of every `auth` that arrived.
@@ -318,12 +335,30 @@ async fn record(
     };
     shared.connections.count_request(connection);
     request.extensions_mut().insert(LogIndex(index));
-    if let Some(rest) = without_version(&target)
+    let cleaned = if shared.front { cleaned(&target) } else { target };
+    let rest = without_version(&cleaned).or(shared.front.then_some(cleaned.as_str()));
+    if let Some(rest) = rest
         && let Ok(uri) = rest.parse::<Uri>()
     {
         *request.uri_mut() = uri;
     }
     next.run(request).await
+}
+
+/// `//a/x/../%62?q` to `/a/b?q`.
+fn cleaned(target: &str) -> String {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let path = percent_encoding::percent_decode_str(path).decode_utf8_lossy();
+    let mut kept: Vec<&str> = Vec::new();
+    for segment in path.split('/') {
+        match segment {
+            "" | "." => {}
+            ".." => drop(kept.pop()),
+            name => kept.push(name),
+        }
+    }
+    let end = if path.ends_with('/') && !kept.is_empty() { "/" } else { "" };
+    format!("/{}{end}?{query}", kept.join("/"))
 }
 
 /// `/9.3.0-abc/rest` to `/rest`.
