@@ -302,6 +302,7 @@ impl BackgroundService for Keeper {
         let mut watches = self.watch_upstreams(&connector);
         let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
         let mut high_water = tokio::time::interval(HIGH_WATER_INTERVAL);
+        let mut jumps = clock::Jumps::watch();
         tokio::spawn(purge_users(Arc::clone(&self.shared)));
         let usage = Arc::clone(&self.shared.usage);
         tokio::spawn(usage.run(Arc::clone(&self.shared) as _, clock::now));
@@ -322,6 +323,9 @@ impl BackgroundService for Keeper {
             tokio::select! {
                 _ = shutdown.changed() => return,
                 _ = sweep.tick() => {
+                    if let Some(jump) = jumps.look() {
+                        self.tell_jump(jump);
+                    }
                     let now = clock::now();
                     self.shared.polled.sweep(now, self.shared.site.load().reconnect_grace);
                     self.shared.ledger.sweep(now);
@@ -384,6 +388,18 @@ impl Keeper {
                 tracing::info!("document server: {name}; its health: http://{}/readyz", ops.listen);
             }
         }
+    }
+
+    /// Says that the clock was set: what follows may surprise.
+    fn tell_jump(&self, jump: SignedDuration) {
+        let back = jump.is_negative();
+        self.shared.metrics.count_clock_jump(back);
+        tracing::warn!(
+            "the clock was set {} by {:#}: ends of licences, counted users and tokens follow it at \
+             once; if it is wrong now, set it right",
+            if back { "back" } else { "forward" },
+            SignedDuration::from_secs(jump.abs().as_secs()),
+        );
     }
 
     /// Follows the clock for signed licences; returns whether they are to be judged anew.

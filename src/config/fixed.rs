@@ -6,6 +6,8 @@ use std::path::Path;
 
 use super::settings::{LogFormat, Settings, StoreBackend};
 
+const BACKEND: &str = "[store] backend";
+
 /// A key whose new value counts only after a restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fixed {
@@ -26,7 +28,7 @@ impl fmt::Display for Fixed {
 /// needs a restart.
 pub fn fixed_differences(started: &Settings, new: &Settings) -> Vec<Fixed> {
     type Tell = fn(&Settings) -> String;
-    let told: [(&'static str, Tell); 9] = [
+    let told: [(&'static str, Tell); 11] = [
         ("[server] listen", |settings| listed(&settings.server.listen)),
         ("[server.tls] listen", |settings| {
             listed(settings.server.tls.as_ref().map_or(&[], |tls| &tls.listen))
@@ -36,13 +38,27 @@ pub fn fixed_differences(started: &Settings, new: &Settings) -> Vec<Fixed> {
         ("[ops] listen", |settings| format!("\"{}\"", settings.ops.listen)),
         // A state directory that differs is told once, not again for what lies in it.
         ("[admin] socket", |settings| within(settings, &settings.admin.socket)),
-        ("[store] backend", |settings| match &settings.store.backend {
+        (BACKEND, |settings| match &settings.store.backend {
             StoreBackend::Embedded { .. } => "\"embedded\"".to_owned(),
             StoreBackend::Redis { .. } => "\"redis\"".to_owned(),
         }),
         ("[store] path", |settings| match &settings.store.backend {
             StoreBackend::Embedded { path } => within(settings, path),
             StoreBackend::Redis { .. } => "unused".to_owned(),
+        }),
+        // Without the password, which may stand in the URL.
+        ("[store] url", |settings| match &settings.store.backend {
+            StoreBackend::Embedded { .. } => "unused".to_owned(),
+            StoreBackend::Redis(redis) => {
+                let address = &redis.engine.address;
+                let hosts = address.hosts.iter().map(|(host, port)| format!("{host}:{port}"));
+                let hosts = hosts.collect::<Vec<_>>().join(",");
+                format!("\"{hosts}/{}\"", address.database)
+            }
+        }),
+        ("[store] lease", |settings| match &settings.store.backend {
+            StoreBackend::Embedded { .. } => "unused".to_owned(),
+            StoreBackend::Redis(redis) => format!("{:?}", redis.lease),
         }),
         ("[log] format", |settings| {
             let word = match settings.log.format {
@@ -54,10 +70,15 @@ pub fn fixed_differences(started: &Settings, new: &Settings) -> Vec<Fixed> {
         }),
     ];
     let differences = told.into_iter().map(|(key, tell)| (key, tell(started), tell(new)));
-    differences
+    let mut found: Vec<Fixed> = differences
         .filter(|(_, old, new)| old != new)
         .map(|(key, old, new)| Fixed { key, old, new })
-        .collect()
+        .collect();
+    // Another backend has other keys: they need no word of their own.
+    if found.iter().any(|fixed| fixed.key == BACKEND) {
+        found.retain(|fixed| fixed.key == BACKEND || !fixed.key.starts_with("[store] "));
+    }
+    found
 }
 
 fn listed(addresses: &[SocketAddr]) -> String {
@@ -92,6 +113,21 @@ mod tests {
             fixed_differences(&old, &settings(text)).iter().map(ToString::to_string).collect()
         };
         assert_eq!(tell("[server]\nworkers = 2\n[enforcement]\nmode = \"observe\""), [""; 0]);
+        let redis = "[server]\nworkers = 2\n[store]\nbackend = \"redis\"\nurl = \"redis://";
+        assert_eq!(
+            tell(&format!("{redis}a/1\"")),
+            ["[store] backend stays \"embedded\": it becomes \"redis\" only at a restart"]
+        );
+        let one = settings(&format!("{redis}a/1\""));
+        let other = settings(&format!("{redis}u:secret@b:7/2\"\nlease = \"1m\""));
+        let told: Vec<_> = fixed_differences(&one, &other).iter().map(Fixed::to_string).collect();
+        assert_eq!(
+            told,
+            [
+                "[store] url stays \"a:6379/1\": it becomes \"b:7/2\" only at a restart",
+                "[store] lease stays 20s: it becomes 60s only at a restart",
+            ]
+        );
         assert_eq!(
             tell("[server]\nworkers = 3\nlisten = [\"[::1]:81\", \"127.0.0.1:82\"]"),
             [

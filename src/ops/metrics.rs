@@ -132,6 +132,7 @@ pub struct Metrics {
     validations: IntCounterVec,
     websockets: IntGauge,
     polling: IntGauge,
+    clock_jumps: IntCounterVec,
     reload_time: Gauge,
     reload_ok: IntGauge,
     draining: IntGauge,
@@ -223,6 +224,13 @@ impl Metrics {
             &["version", "revision"],
         )?;
         build.with_label_values(&[version, revision]).set(1);
+        let clock_jumps = IntCounterVec::new(
+            Opts::new("seatgate_clock_jumps_total", "How often the host's clock was set."),
+            &["direction"],
+        )?;
+        for direction in ["forward", "back"] {
+            clock_jumps.with_label_values(&[direction]);
+        }
         let reload_time = Gauge::new(
             "seatgate_config_last_reload_success_timestamp_seconds",
             "When the configuration was last loaded.",
@@ -246,7 +254,7 @@ impl Metrics {
                 duration: durations.with_label_values(&[name]),
             })
             .collect();
-        let collectors: [Box<dyn Collector>; 15] = [
+        let collectors: [Box<dyn Collector>; 16] = [
             Box::new(requests.clone()),
             Box::new(durations),
             Box::new(admissions.clone()),
@@ -258,6 +266,7 @@ impl Metrics {
             Box::new(validations.clone()),
             Box::new(connections),
             Box::new(build),
+            Box::new(clock_jumps.clone()),
             Box::new(reload_time.clone()),
             Box::new(reload_ok.clone()),
             Box::new(draining.clone()),
@@ -279,6 +288,7 @@ impl Metrics {
             validations,
             websockets,
             polling,
+            clock_jumps,
             reload_time,
             reload_ok,
             draining,
@@ -355,6 +365,11 @@ impl Metrics {
     pub fn polling(&self) -> GaugeGuard {
         self.polling.inc();
         GaugeGuard(self.polling.clone())
+    }
+
+    /// Counts that the clock was set.
+    pub fn count_clock_jump(&self, back: bool) {
+        self.clock_jumps.with_label_values(&[if back { "back" } else { "forward" }]).inc();
     }
 
     /// Notes an attempt to load the configuration; `unix_seconds` is when.
