@@ -25,6 +25,7 @@ use tokio::task::JoinSet;
 
 use crate::admin::{self, Administration, Office, SocketError};
 use crate::clock;
+use crate::cluster::{Cluster, Sharing, Standing};
 use crate::config::{self, ConfigErrors, ConfigWarning, Loaded, Settings, StoreBackend};
 use crate::engine::{Engine, EngineError};
 use crate::gateway::front::Front;
@@ -63,6 +64,9 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often the clock is looked at for signed licences.
 const HIGH_WATER_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How long the end of the process waits for Redis.
+const LEAVE_LIMIT: Duration = Duration::from_secs(2);
 
 /// Of the seconds without Redis at the start, which are told of.
 const WAITING_TOLD: u32 = 10;
@@ -114,11 +118,10 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     let tls = over_tls.map(TlsServer::new).transpose()?.map(Arc::new);
     let high_water = Arc::new(HighWater::open(&settings.server.state_directory));
     high_water.judge(&mut settings.licences, clock::now());
-    let ledger = Ledger::new();
     let metrics = Arc::new(Metrics::new(VERSION, REVISION)?);
     let started = clock::now();
     metrics.note_start(started);
-    let registrar = open_store(&settings, &ledger, &metrics)?;
+    let Opened { registrar, ledger, cluster } = open_store(&settings, &metrics)?;
     let socket = admin::listen(&settings.admin.socket)?;
     let site = Site::build(&settings, &ledger, registrar.registry(), None);
     reloading::note(&metrics, true);
@@ -192,6 +195,9 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     server.add_service(keeper);
 
     server.run(RunArgs { shutdown_signal: Box::new(Signals { shared, notifier }) });
+    if let Some(cluster) = cluster {
+        leave(&cluster);
+    }
     tracing::info!("stopped");
     Ok(())
 }
@@ -219,37 +225,70 @@ fn keep_freed_memory() {
     drop(std::hint::black_box(Vec::<u8>::with_capacity(1 << 20)));
 }
 
+/// What is opened before anything is served.
+struct Opened {
+    registrar: Registrar,
+    ledger: Ledger,
+    /// The others that share the licences, if any may.
+    cluster: Option<Cluster>,
+}
+
 /// Opens the store, applies the licence files to it, and counts the users that it remembers.
-fn open_store(
-    settings: &Settings,
-    ledger: &Ledger,
-    metrics: &Arc<Metrics>,
-) -> Result<Registrar, StartError> {
+fn open_store(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Opened, StartError> {
     let counted = Arc::clone(metrics);
     let on_error: ErrorHook = Arc::new(move |operation| counted.count_store_error(operation));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let store: Arc<dyn Store> = match &settings.store.backend {
-        StoreBackend::Embedded { path } => Arc::new(Embedded::open(path, on_error)?),
-        StoreBackend::Redis(redis) => runtime.block_on(open_redis(redis, on_error))?,
-    };
     runtime.block_on(async {
         let now = clock::now();
+        let (store, engine): (Arc<dyn Store>, _) = match &settings.store.backend {
+            StoreBackend::Embedded { path } => (Arc::new(Embedded::open(path, on_error)?), None),
+            StoreBackend::Redis(redis) => {
+                let (store, engine) = open_redis(redis, on_error).await?;
+                (store, Some((engine, redis)))
+            }
+        };
         let registrar = Registrar::load(store).await?;
         registrar.apply_declared(settings, now).await?;
-        let ledger = ledger.clone();
+        let (ledger, cluster) = match engine {
+            None => (Ledger::new(), None),
+            Some((engine, redis)) => {
+                let sharing = Sharing { lease: redis.lease, on_failure: redis.on_failure };
+                let registry = Arc::clone(registrar.registry());
+                let terms = Arc::new(move |id: &str| registry.find(id)?.licence());
+                let (cluster, ledger) = Cluster::join(engine, sharing, terms).await?;
+                let (seen, told) = (cluster.clone(), Arc::clone(metrics));
+                cluster.watch(Arc::new(move || {
+                    let Standing { connected, ended, overshoot } = seen.standing();
+                    told.note_sharing(connected, ended, overshoot);
+                }));
+                (ledger, Some(cluster))
+            }
+        };
+        let counted = ledger.clone();
         let count = move |user: StoredUser| {
-            ledger.licence(&user.licence).load_users([user.record], now);
+            counted.licence(&user.licence).load_users([user.record], now);
         };
         registrar.store().for_each_user(now, Box::new(count)).await?;
-        Ok(registrar)
+        Ok(Opened { registrar, ledger, cluster })
     })
+}
+
+/// Gives the seats back to those who share the licences, without waiting for the lease to end.
+fn leave(cluster: &Cluster) {
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+        return;
+    };
+    let left = runtime.block_on(async { tokio::time::timeout(LEAVE_LIMIT, cluster.leave()).await });
+    if left.is_err() {
+        tracing::warn!("Redis did not hear that this gateway ends: its lease ends later");
+    }
 }
 
 /// Waits for the engine, as long as it takes, and opens the store in it.
 async fn open_redis(
     settings: &config::Redis,
     on_error: ErrorHook,
-) -> Result<Arc<dyn Store>, StartError> {
+) -> Result<(Arc<dyn Store>, Engine), StartError> {
     let engine = Engine::start(settings.engine.clone())?;
     let mut waited = 0_u32;
     let waiting = engine.first_connection(|error| {
@@ -262,11 +301,11 @@ async fn open_redis(
     tracing::info!("connected to Redis at {}", engine.told());
     let topology = settings.engine.address.topology.clone();
     let key_file = settings.key_file.as_deref();
-    let store = Redis::open(engine, topology, key_file, on_error).await?;
+    let store = Redis::open(engine.clone(), topology, key_file, on_error).await?;
     for risk in store.risks().await {
         tracing::warn!("{risk}");
     }
-    Ok(Arc::new(store))
+    Ok((Arc::new(store), engine))
 }
 
 /// Finds the document servers' addresses before the first request comes.

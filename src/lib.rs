@@ -10,6 +10,7 @@
 //! | [`session`] | state machine of one co-authoring connection |
 //! | [`store`] | what must outlast the process |
 //! | [`engine`] | a Redis or Valkey that gateways share |
+//! | [`cluster`] | the seats that gateways share |
 //! | [`registry`], [`registrar`] | the licences and apps in force, and what changes them |
 //! | [`license_answer`] | what the license command answers |
 //! | [`usage`] | what each tenant really used |
@@ -31,6 +32,7 @@ pub mod app;
 pub mod certificate;
 pub mod cli;
 pub mod clock;
+pub mod cluster;
 pub mod config;
 pub mod engine;
 pub mod gateway;

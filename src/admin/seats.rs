@@ -50,7 +50,8 @@ pub(super) async fn list(
         if asked.licence.as_deref().is_some_and(|wanted| **licence.licence_id() != *wanted) {
             continue;
         }
-        let seats = licence.seats(now).into_iter().filter(|seat| asked.wants(seat));
+        let seats = licence.all_seats(now).await;
+        let seats = seats.into_iter().filter(|seat| asked.wants(seat));
         found.extend(seats.map(|seat| (Arc::clone(licence.licence_id()), seat)));
     }
     found.sort_unstable_by_key(|(_, seat)| seat.id);
@@ -95,10 +96,13 @@ pub(super) async fn close(
 ) -> Result<Json<api::Removed>, ApiError> {
     let now = clock::now();
     let id = SeatId(id);
-    let holder = office.shared.ledger.licences().into_iter().find_map(|licence| {
-        let seat = licence.seats(now).into_iter().find(|seat| seat.id == id)?;
-        Some((licence, seat))
-    });
+    let mut holder = None;
+    for licence in office.shared.ledger.licences() {
+        if let Some(seat) = licence.all_seats(now).await.into_iter().find(|seat| seat.id == id) {
+            holder = Some((licence, seat));
+            break;
+        }
+    }
     let Some((licence, seat)) = holder else {
         return Err(ApiError::NotFound(format!("the seat {id}")));
     };
@@ -113,7 +117,7 @@ pub(super) async fn close(
         occupant.address
     );
     office.store().note("seat.close", &id.to_string(), detail, peer.change()).await?;
-    if licence.close(id) {
+    if licence.close_anywhere(id).await {
         return Ok(Json(api::Removed { id: id.to_string() }));
     }
     Err(ApiError::NotFound(format!("the seat {id}")))

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use super::lease::{Occupant, SeatId};
-use super::seats::Refusal;
+use super::seats::{Refusal, SeatInfo};
 use super::users::UserRecord;
 use crate::admission::Reason;
 use crate::licence::Licence;
@@ -44,6 +44,17 @@ pub trait Authority: fmt::Debug + Send + Sync {
     /// The seat's connection was lost: it is kept for `grace` from now on for the same user with
     /// the same session id. Queued, as [`Authority::release`] is.
     fn keep(&self, licence: &Arc<str>, seat: SeatId, grace: Duration);
+
+    /// The seats of a licence, those of other processes among them; `None` where this process's own
+    /// are all that can be told.
+    async fn seats(&self, _licence: &Arc<str>) -> Option<Vec<SeatInfo>> {
+        None
+    }
+
+    /// Asks the process that holds a seat to close its session; `false` if nobody was asked.
+    async fn close(&self, _seat: SeatId) -> bool {
+        false
+    }
 }
 
 /// An open that an authority decides.

@@ -30,8 +30,8 @@ mod tests;
 mod users;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
 use parking_lot::RwLock;
@@ -40,7 +40,9 @@ pub use authority::{
     Accepted, Ask, Authority, Confirmation, Denied, Granted, SeatState, Unconfirmed,
 };
 pub use lease::{CloseReason, Occupant, Seat, SeatId, SeatWatch};
-pub use seats::{KindUsage, LicenceSeats, Phase, Refusal, SeatInfo, SeatRequest, UserList};
+pub use seats::{
+    Elsewhere, KindUsage, LicenceSeats, Phase, Refusal, SeatInfo, SeatRequest, UserList,
+};
 pub use users::{CountedUser, UserRecord};
 
 /// All licences' seats. Clones are the same ledger.
@@ -54,6 +56,7 @@ struct Shared {
     licences: RwLock<HashMap<Arc<str>, Arc<LicenceSeats>>>,
     viewers: RwLock<HashMap<Arc<str>, Arc<AtomicU64>>>,
     next_id: Arc<AtomicU64>,
+    authority: OnceLock<Arc<dyn Authority>>,
 }
 
 impl Default for Ledger {
@@ -64,11 +67,17 @@ impl Default for Ledger {
 
 impl Ledger {
     pub fn new() -> Self {
+        Self::starting_at(1)
+    }
+
+    /// A ledger whose first seat has this number.
+    pub fn starting_at(first: u64) -> Self {
         Self {
             shared: Arc::new(Shared {
                 licences: RwLock::default(),
                 viewers: RwLock::default(),
-                next_id: Arc::new(AtomicU64::new(1)),
+                next_id: Arc::new(AtomicU64::new(first)),
+                authority: OnceLock::new(),
             }),
         }
     }
@@ -81,10 +90,16 @@ impl Ledger {
         }
         let id: Arc<str> = id.into();
         let mut licences = self.shared.licences.write();
-        let seats = licences
-            .entry(Arc::clone(&id))
-            .or_insert_with(|| Arc::new(LicenceSeats::new(id, Arc::clone(&self.shared.next_id))));
+        let seats = licences.entry(Arc::clone(&id)).or_insert_with(|| {
+            let authority = self.shared.authority.get().cloned();
+            Arc::new(LicenceSeats::new(id, Arc::clone(&self.shared.next_id), authority))
+        });
         Arc::clone(seats)
+    }
+
+    /// Lets `authority` decide about all licences that are asked for from now on; once.
+    pub fn set_authority(&self, authority: Arc<dyn Authority>) {
+        let _ = self.shared.authority.set(authority);
     }
 
     /// All licences whose seats were asked for, in no order.

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use super::authority::{Accepted, Authority, Confirmation, Granted};
 use super::lease::{CloseReason, Occupant, Seat, SeatId, Sitting};
-use super::state::{Held, Session, State};
+use super::state::{Held, PerClass, Session, State};
 use super::users::{CountedUser, UserRecord};
 use crate::admission::{self, Reason, Usage};
 use crate::licence::{Licence, Metering, user_expiry};
@@ -55,6 +55,17 @@ pub struct KindUsage {
     /// Those of `used` that are only kept for a reconnect. Users never are: they stay counted.
     pub grace: u64,
     /// Those of `used` that are users whose open was not accepted yet.
+    pub reserve: u64,
+}
+
+/// Connections of a class that other processes hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// All that takes a seat.
+    pub used: u64,
+    /// Those of `used` that are only kept for a reconnect.
+    pub grace: u64,
+    /// Users whose open was not accepted yet.
     pub reserve: u64,
 }
 
@@ -116,8 +127,14 @@ pub(super) enum NotTaken {
 }
 
 impl LicenceSeats {
-    pub(super) fn new(licence: Arc<str>, next_id: Arc<AtomicU64>) -> Self {
-        Self { licence, hasher: RandomState::new(), next_id, state: Mutex::new(State::new()) }
+    pub(super) fn new(
+        licence: Arc<str>,
+        next_id: Arc<AtomicU64>,
+        authority: Option<Arc<dyn Authority>>,
+    ) -> Self {
+        let mut state = State::new();
+        state.authority = authority;
+        Self { licence, hasher: RandomState::new(), next_id, state: Mutex::new(state) }
     }
 
     /// The id of the licence.
@@ -247,6 +264,25 @@ impl LicenceSeats {
             SeatKind::EditorUsers => users(&state, kind, SeatClass::Editor),
             SeatKind::ViewerUsers => users(&state, kind, SeatClass::LiveViewer),
         })
+    }
+
+    /// Notes what other processes hold: it is shown, and counts where nobody else decides.
+    pub fn set_elsewhere(&self, editor: Elsewhere, live_viewer: Elsewhere) {
+        self.state.lock().elsewhere = PerClass { editor, live_viewer };
+    }
+
+    /// Users that only this process holds in reserve: editors, live viewers.
+    pub fn own_reserve(&self, now: Timestamp) -> (u64, u64) {
+        let mut state = self.state.lock();
+        state.advance(now);
+        (state.users.editor.reserve(), state.users.live_viewer.reserve())
+    }
+
+    /// Seats that this process holds, those in grace included.
+    pub fn own_connections(&self, now: Timestamp) -> u64 {
+        let mut state = self.state.lock();
+        state.advance(now);
+        state.taken(SeatClass::Editor) + state.taken(SeatClass::LiveViewer)
     }
 
     /// Changes whenever a list of counted users changes, be it that `now` is past an expiry, so
@@ -509,7 +545,7 @@ fn usage_without(
         .filter(|row| users.is_reserve_of_one_other_than(*row, user))
         .count() as u64;
     Usage {
-        connections: state.taken(class).saturating_sub(held),
+        connections: (state.taken(class) + state.elsewhere.of(class).used).saturating_sub(held),
         users: users.taken().saturating_sub(others),
         user_is_counted: users.takes(hash, user),
         holds_connection: held > 0,
@@ -518,12 +554,24 @@ fn usage_without(
 }
 
 fn connections(state: &State, kind: SeatKind, class: SeatClass) -> KindUsage {
-    KindUsage { kind, used: state.taken(class), grace: state.grace(class), reserve: 0 }
+    let elsewhere = state.elsewhere.of(class);
+    KindUsage {
+        kind,
+        used: state.taken(class) + elsewhere.used,
+        grace: state.grace(class) + elsewhere.grace,
+        reserve: 0,
+    }
 }
 
 fn users(state: &State, kind: SeatKind, class: SeatClass) -> KindUsage {
     let users = state.users.of(class);
-    KindUsage { kind, used: users.taken(), grace: 0, reserve: users.reserve() }
+    let elsewhere = state.elsewhere.of(class).reserve;
+    KindUsage {
+        kind,
+        used: users.taken() + elsewhere,
+        grace: 0,
+        reserve: users.reserve() + elsewhere,
+    }
 }
 
 fn phase(held: &Held) -> Phase {

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::authority::{Ask, Authority, Denied, SeatState};
 use super::lease::{CloseReason, Seat, SeatId, Sitting};
-use super::seats::{Decision, LicenceSeats, NotTaken, Refusal, SeatRequest};
+use super::seats::{Decision, LicenceSeats, NotTaken, Refusal, SeatInfo, SeatRequest};
 use super::state::Held;
 use crate::admission::{Reason, Usage};
 use crate::licence::Licence;
@@ -83,6 +83,29 @@ impl LicenceSeats {
                 Denied::Unavailable => return Err(unavailable()),
                 Denied::Withdrawn => {}
             }
+        }
+    }
+
+    /// The seats held, oldest number first, those of other processes among them as far as they can
+    /// be told.
+    pub async fn all_seats(&self, now: Timestamp) -> Vec<SeatInfo> {
+        let authority = self.state.lock().authority.clone();
+        let all = match authority {
+            Some(authority) => authority.seats(&self.licence).await,
+            None => None,
+        };
+        all.unwrap_or_else(|| self.seats(now))
+    }
+
+    /// An operator closes a session, in whichever process it is: see [`LicenceSeats::close`].
+    pub async fn close_anywhere(&self, id: SeatId) -> bool {
+        if self.close(id) {
+            return true;
+        }
+        let authority = self.state.lock().authority.clone();
+        match authority {
+            Some(authority) => authority.close(id).await,
+            None => false,
         }
     }
 

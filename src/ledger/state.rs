@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use super::authority::Authority;
 use super::grace::Grace;
 use super::lease::{CloseReason, SeatId, Sitting};
+use super::seats::Elsewhere;
 use super::table::Row;
 use super::users::UserSet;
 use crate::seat::SeatClass;
@@ -71,6 +72,8 @@ pub(super) struct State {
     grace: Grace,
     sessions: BTreeMap<u64, SeatId>,
     pub(super) users: PerClass<UserSet>,
+    /// What other processes hold.
+    pub(super) elsewhere: PerClass<Elsewhere>,
     /// Grows whenever a list of counted users changed.
     pub(super) version: u64,
     /// Who decides, if these counts do not.
@@ -87,6 +90,7 @@ impl State {
             grace: Grace::new(),
             sessions: BTreeMap::new(),
             users: PerClass { editor: UserSet::new(), live_viewer: UserSet::new() },
+            elsewhere: PerClass::default(),
             version: 0,
             authority: None,
             asking: HashMap::new(),

@@ -129,6 +129,9 @@ pub struct Metrics {
     notices: IntCounterVec,
     upstream_failures: IntCounterVec,
     store_errors: IntCounterVec,
+    store_up: IntGauge,
+    seats_lost: IntCounter,
+    seats_over: IntCounter,
     validations: IntCounterVec,
     websockets: IntGauge,
     polling: IntGauge,
@@ -213,6 +216,19 @@ impl Metrics {
         for operation in Operation::ALL {
             store_errors.with_label_values(&[operation.label()]);
         }
+        let store_up = IntGauge::new(
+            "seatgate_store_up",
+            "Whether the Redis that gateways share answers; always 1 for an embedded store.",
+        )?;
+        store_up.set(1);
+        let seats_lost = IntCounter::new(
+            "seatgate_seats_lost_total",
+            "Sessions ended because their seat had been given away while this gateway was away.",
+        )?;
+        let seats_over = IntCounter::new(
+            "seatgate_seats_overshoot_total",
+            "Seats beyond the licence that were found after the shared Redis was away.",
+        )?;
         let connections = IntGaugeVec::new(
             Opts::new("seatgate_connections", "Co-authoring connections open."),
             &["transport"],
@@ -254,7 +270,7 @@ impl Metrics {
                 duration: durations.with_label_values(&[name]),
             })
             .collect();
-        let collectors: [Box<dyn Collector>; 16] = [
+        let collectors: [Box<dyn Collector>; 19] = [
             Box::new(requests.clone()),
             Box::new(durations),
             Box::new(admissions.clone()),
@@ -263,6 +279,9 @@ impl Metrics {
             Box::new(notices.clone()),
             Box::new(upstream_failures.clone()),
             Box::new(store_errors.clone()),
+            Box::new(store_up.clone()),
+            Box::new(seats_lost.clone()),
+            Box::new(seats_over.clone()),
             Box::new(validations.clone()),
             Box::new(connections),
             Box::new(build),
@@ -285,6 +304,9 @@ impl Metrics {
             notices,
             upstream_failures,
             store_errors,
+            store_up,
+            seats_lost,
+            seats_over,
             validations,
             websockets,
             polling,
@@ -353,6 +375,13 @@ impl Metrics {
     /// Counts an operation that the store failed.
     pub fn count_store_error(&self, operation: Operation) {
         self.store_errors.with_label_values(&[operation.label()]).inc();
+    }
+
+    /// Notes how it stands with the Redis that gateways share; the counts never fall.
+    pub fn note_sharing(&self, connected: bool, lost: u64, over: u64) {
+        self.store_up.set(i64::from(connected));
+        self.seats_lost.inc_by(lost.saturating_sub(self.seats_lost.get()));
+        self.seats_over.inc_by(over.saturating_sub(self.seats_over.get()));
     }
 
     /// Counts an open co-authoring WebSocket for as long as the guard lives.

@@ -30,6 +30,8 @@ fn renders_the_names_of_the_contract() {
         result: 3,
         end: None,
     };
+    metrics.note_sharing(true, 3, 1);
+    metrics.note_sharing(false, 2, 1);
     let render = |samples: &[TenantSample]| {
         let servers = [("10.0.0.1:80".to_owned(), true), ("10.0.0.2:80".to_owned(), false)];
         let certificate = |name: &str, end| CertificateSample { name: name.to_owned(), end };
@@ -53,6 +55,9 @@ fn renders_the_names_of_the_contract() {
         "seatgate_certificate_end_timestamp_seconds{name=\"b\"} 30",
         "seatgate_validations_total{result=\"max_devices_reached\"} 0",
         "seatgate_store_errors_total{operation=\"bind\"} 0",
+        "seatgate_store_up 0",
+        "seatgate_seats_lost_total 3",
+        "seatgate_seats_overshoot_total 1",
         "seatgate_connections{transport=\"websocket\"} 1",
         "seatgate_connections{transport=\"polling\"} 0",
         "seatgate_build_info{revision=\"abc\",version=\"1.2.3\"} 1",

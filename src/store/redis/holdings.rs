@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::forms::{class_letter, read_entry, read_instant, unreadable, write_entry};
 use super::{Redis, keys};
 use crate::config::Topology;
-use crate::engine::{Arguments, Script};
+use crate::engine::{Arguments, Engine, EngineError, Script};
 use crate::ledger::UserRecord;
 use crate::seat::SeatClass;
 use crate::store::Result;
@@ -33,6 +33,51 @@ const CLASSES: [SeatClass; 2] = [SeatClass::Editor, SeatClass::LiveViewer];
 fn users_keys(licence: &str, class: SeatClass) -> [String; 2] {
     let letter = class_letter(class);
     ["users", "user"].map(|name| keys::of_licence(licence, &format!("{name}:{letter}")))
+}
+
+/// The counted users of a class, in the order of first counting.
+pub async fn users_of(
+    engine: &Engine,
+    licence: &str,
+    class: SeatClass,
+    now: Timestamp,
+) -> Result<Vec<UserRecord>, EngineError> {
+    let [expiries, facts] = users_keys(licence, class);
+    // A walk may come by somebody twice.
+    let mut found = BTreeMap::new();
+    let mut cursor = 0_u64;
+    loop {
+        let walk =
+            redis::cmd("ZSCAN").arg(&expiries).arg(cursor).arg("COUNT").arg(PIECE).to_owned();
+        let (next, piece): (u64, Vec<(String, i64)>) = engine.run(&walk).await?;
+        let piece: Vec<_> =
+            piece.into_iter().filter(|(_, expires)| *expires > now.as_second()).collect();
+        if !piece.is_empty() {
+            let mut asked = redis::cmd("HMGET");
+            asked.arg(&facts);
+            for (user, _) in &piece {
+                asked.arg(user);
+            }
+            let known: Vec<Option<String>> = engine.run(&asked).await?;
+            for ((user, expires), facts) in piece.into_iter().zip(known) {
+                let facts = facts.unwrap_or_default();
+                let (place, anonymous) = facts.split_once(' ').unwrap_or((&facts, "0"));
+                let record = UserRecord {
+                    class,
+                    user: user.into(),
+                    expires: Timestamp::from_second(expires)
+                        .map_err(|error| EngineError::Answer(error.to_string()))?,
+                    anonymous: anonymous == "1",
+                };
+                let place: u64 = place.parse().unwrap_or(u64::MAX);
+                found.insert((place, Arc::clone(&record.user)), record);
+            }
+        }
+        if next == 0 {
+            return Ok(found.into_values().collect());
+        }
+        cursor = next;
+    }
 }
 
 fn no_licence(id: &str) -> StoreError {
@@ -189,50 +234,6 @@ impl Redis {
         self.noted(&RELEASE_USER, slots, &arguments, licence, &entry).await
     }
 
-    /// The counted users of a class, in the order of first counting.
-    pub(super) async fn counted_users(
-        &self,
-        licence: &str,
-        class: SeatClass,
-        now: Timestamp,
-    ) -> Result<Vec<UserRecord>> {
-        let [expiries, facts] = users_keys(licence, class);
-        // A walk may come by somebody twice.
-        let mut found = BTreeMap::new();
-        let mut cursor = 0_u64;
-        loop {
-            let walk =
-                redis::cmd("ZSCAN").arg(&expiries).arg(cursor).arg("COUNT").arg(PIECE).to_owned();
-            let (next, piece): (u64, Vec<(String, i64)>) = self.engine.run(&walk).await?;
-            let piece: Vec<_> =
-                piece.into_iter().filter(|(_, expires)| *expires > now.as_second()).collect();
-            if !piece.is_empty() {
-                let mut asked = redis::cmd("HMGET");
-                asked.arg(&facts);
-                for (user, _) in &piece {
-                    asked.arg(user);
-                }
-                let known: Vec<Option<String>> = self.engine.run(&asked).await?;
-                for ((user, expires), facts) in piece.into_iter().zip(known) {
-                    let facts = facts.unwrap_or_default();
-                    let (place, anonymous) = facts.split_once(' ').unwrap_or((&facts, "0"));
-                    let record = UserRecord {
-                        class,
-                        user: user.into(),
-                        expires: Timestamp::from_second(expires).map_err(unreadable)?,
-                        anonymous: anonymous == "1",
-                    };
-                    let place: u64 = place.parse().unwrap_or(u64::MAX);
-                    found.insert((place, Arc::clone(&record.user)), record);
-                }
-            }
-            if next == 0 {
-                return Ok(found.into_values().collect());
-            }
-            cursor = next;
-        }
-    }
-
     pub(super) async fn each_user(
         &self,
         now: Timestamp,
@@ -240,7 +241,7 @@ impl Redis {
     ) -> Result<()> {
         for licence in self.licence_ids().await? {
             for class in CLASSES {
-                for record in self.counted_users(&licence, class, now).await? {
+                for record in users_of(&self.engine, &licence, class, now).await? {
                     each(StoredUser { licence: Arc::clone(&licence), record });
                 }
             }

@@ -1,0 +1,334 @@
+//! The seats of several gateways: decided by the engine that they share.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | this one | [`Cluster`]: the [`Authority`] of every licence, and who this gateway is |
+//! | `call` | the script `seats.lua`: what it is asked, and what it answers |
+//! | `upkeep` | renewing leases, what others hold, coming back after an outage, messages |
+//!
+//! A gateway is an *owner* at each licence: a number of its own, with a lease that is renewed in
+//! one step for all its seats. When the lease ends, by the engine's clock, the seats are free. A
+//! gateway that was away longer learns so from its next word to the engine; it becomes a new owner
+//! then and asks for its seats again. Those that were given away are ended here.
+//!
+//! What is kept in the ledger is a mirror of this gateway's own seats, and of the users and counts
+//! of the others as of the last second: with `on_failure = "allow"` it decides while the engine is
+//! away.
+
+mod call;
+#[cfg(test)]
+mod tests;
+mod upkeep;
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+
+use crate::admission::{self, Reason};
+use crate::config::OnFailure;
+use crate::engine::{Engine, EngineError};
+use crate::ledger::{
+    Accepted, Ask, Authority, Denied, Granted, Ledger, Refusal, SeatId, SeatInfo, Unconfirmed,
+};
+use crate::licence::Licence;
+use call::{Admission, Confirmed};
+
+/// Where gateways tell each other of seats.
+const CHANNEL: &str = "seatgate:seats";
+
+/// The number of the last owner.
+const OWNERS: &str = "seatgate:{seatgate}:owners";
+
+/// How often an open is asked anew because the gateway had become a new owner.
+const ATTEMPTS: u32 = 3;
+
+/// Numbers of seats that an owner can give.
+const SEATS_OF_OWNER: u32 = 32;
+
+/// The terms of a licence as they are in force.
+pub type TermsOf = Arc<dyn Fn(&str) -> Option<Arc<Licence>> + Send + Sync>;
+
+/// How seats are shared.
+#[derive(Clone, Copy, Debug)]
+pub struct Sharing {
+    pub lease: Duration,
+    pub on_failure: OnFailure,
+}
+
+/// How it went with the engine so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Whether it answered last.
+    pub connected: bool,
+    /// Seats that were ended here because they had been given away.
+    pub ended: u64,
+    /// Seats over their licence's limit that were found after an outage.
+    pub overshoot: u64,
+}
+
+/// This gateway among those that share the engine. Clones are the same one.
+#[derive(Clone)]
+pub struct Cluster {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    engine: Engine,
+    sharing: Sharing,
+    terms: TermsOf,
+    ledger: Ledger,
+    members: Mutex<HashMap<Arc<str>, Member>>,
+    /// One at a time becomes a new owner.
+    joining: tokio::sync::Mutex<()>,
+    queue: mpsc::UnboundedSender<Told>,
+    queued: AtomicUsize,
+    connected: AtomicBool,
+    standing: Mutex<Standing>,
+    /// Hears of each look at the engine.
+    watcher: OnceLock<Arc<dyn Fn() + Send + Sync>>,
+}
+
+/// What this gateway is at a licence.
+#[derive(Clone, Debug, Default)]
+struct Member {
+    /// 0: it has no number yet.
+    owner: u64,
+    /// The engine knows the owner at this licence.
+    known: bool,
+    /// The mirror decides, because the engine was away.
+    withdrawn: bool,
+    users_version: Option<u64>,
+    /// Seats that the engine and the mirror did not agree about at the last look.
+    suspects: HashSet<u64>,
+}
+
+/// What the engine is told in its turn.
+#[derive(Debug)]
+enum Told {
+    Release(Arc<str>, SeatId),
+    Keep(Arc<str>, SeatId, Duration),
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster").field("engine", &self.inner.engine).finish_non_exhaustive()
+    }
+}
+
+impl Cluster {
+    /// Makes this gateway one of those that share the engine, and their decision that of every
+    /// licence. The ledger is a new one, as its seats have numbers that no other gateway gives.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub async fn join(
+        engine: Engine,
+        sharing: Sharing,
+        terms: TermsOf,
+    ) -> Result<(Self, Ledger), EngineError> {
+        let owner = next_owner(&engine).await?;
+        let ledger = Ledger::starting_at(owner << SEATS_OF_OWNER);
+        let (queue, told) = mpsc::unbounded_channel();
+        let inner = Inner {
+            engine,
+            sharing,
+            terms,
+            ledger: ledger.clone(),
+            members: Mutex::default(),
+            joining: tokio::sync::Mutex::default(),
+            queue,
+            queued: AtomicUsize::new(0),
+            connected: AtomicBool::new(true),
+            standing: Mutex::new(Standing { connected: true, ..Standing::default() }),
+            watcher: OnceLock::new(),
+        };
+        let cluster = Self { inner: Arc::new(inner) };
+        ledger.set_authority(Arc::new(cluster.clone()));
+        cluster.keep_up(told);
+        Ok((cluster, ledger))
+    }
+
+    /// How it stands.
+    pub fn standing(&self) -> Standing {
+        let connected = self.inner.connected.load(Ordering::Relaxed);
+        Standing { connected, ..*self.inner.standing.lock() }
+    }
+
+    /// Lets `watcher` look at the standing after each look at the engine; once.
+    pub fn watch(&self, watcher: Arc<dyn Fn() + Send + Sync>) {
+        let _ = self.inner.watcher.set(watcher);
+    }
+
+    /// Gives all seats back at once: the gateway ends.
+    pub async fn leave(&self) {
+        let members: Vec<_> = self.inner.members.lock().drain().collect();
+        for (licence, member) in members {
+            if let Err(error) = call::leave(&self.inner.engine, &licence, member.owner).await {
+                tracing::warn!(%error, "seats are given back only when their lease ends");
+                return;
+            }
+        }
+    }
+
+    /// Who this gateway is at a licence, and whether the engine does not know it there yet.
+    async fn member(&self, licence: &Arc<str>) -> Result<(u64, bool), EngineError> {
+        let present = self.inner.members.lock().get(licence).map(|m| (m.owner, !m.known));
+        if let Some(present) = present.filter(|(owner, _)| *owner > 0) {
+            return Ok(present);
+        }
+        let owner = next_owner(&self.inner.engine).await?;
+        let mut members = self.inner.members.lock();
+        let member = members.entry(Arc::clone(licence)).or_default();
+        if member.owner == 0 {
+            member.owner = owner;
+        }
+        Ok((member.owner, !member.known))
+    }
+
+    fn note_known(&self, licence: &str, owner: u64) {
+        if let Some(member) = self.inner.members.lock().get_mut(licence)
+            && member.owner == owner
+        {
+            member.known = true;
+        }
+    }
+
+    fn is_withdrawn(&self, licence: &str) -> bool {
+        self.inner.members.lock().get(licence).is_some_and(|member| member.withdrawn)
+    }
+
+    /// The engine does not answer: whether the mirror decides from here on.
+    fn decides_alone(&self, licence: &Arc<str>) -> bool {
+        if self.inner.sharing.on_failure == OnFailure::Deny {
+            return false;
+        }
+        let mut members = self.inner.members.lock();
+        let member = members.entry(Arc::clone(licence)).or_default();
+        if !std::mem::replace(&mut member.withdrawn, true) {
+            tracing::error!(
+                licence = &**licence,
+                "Redis is away: opens are counted by this gateway alone"
+            );
+        }
+        drop(members);
+        self.inner.ledger.licence(licence).withdraw();
+        true
+    }
+
+    fn tell(&self, told: Told) {
+        self.inner.queued.fetch_add(1, Ordering::AcqRel);
+        let _ = self.inner.queue.send(told);
+    }
+}
+
+/// A number that no other owner has had.
+async fn next_owner(engine: &Engine) -> Result<u64, EngineError> {
+    engine.run(redis::cmd("INCR").arg(OWNERS)).await
+}
+
+#[async_trait]
+impl Authority for Cluster {
+    async fn admit(&self, ask: Ask<'_>) -> Result<Granted, Denied> {
+        if self.is_withdrawn(ask.licence) {
+            return Err(Denied::Withdrawn);
+        }
+        let failed = |error: EngineError| {
+            tracing::error!(%error, "an open cannot be decided");
+            if self.decides_alone(ask.licence) { Denied::Withdrawn } else { Denied::Unavailable }
+        };
+        for _ in 0..ATTEMPTS {
+            let (owner, fresh) = self.member(ask.licence).await.map_err(failed)?;
+            let asked = call::Admit::new(&ask, owner, fresh, self.inner.sharing.lease);
+            let answer = call::admit(&self.inner.engine, ask.licence, &asked).await;
+            match answer.map_err(failed)? {
+                Admission::Lost => self.come_back(ask.licence, owner).await.map_err(failed)?,
+                Admission::Granted { usage, since, established, within } => {
+                    self.note_known(ask.licence, owner);
+                    let against = if within { None } else { reason(&ask, usage) };
+                    return Ok(Granted { observed: against, since, established });
+                }
+                Admission::Refused { usage } => {
+                    self.note_known(ask.licence, owner);
+                    let reason = reason(&ask, usage).unwrap_or(Reason::StoreUnavailable);
+                    return Err(Denied::Refused(Refusal { reason, usage }));
+                }
+            }
+        }
+        Err(Denied::Unavailable)
+    }
+
+    async fn confirm(&self, licence: &Arc<str>, accepted: &Accepted) -> Result<(), Unconfirmed> {
+        if self.is_withdrawn(licence) {
+            return Err(Unconfirmed::Withdrawn);
+        }
+        let failed = |error: EngineError| {
+            tracing::error!(%error, "an accepted open cannot be recorded");
+            if self.decides_alone(licence) {
+                Unconfirmed::Withdrawn
+            } else {
+                Unconfirmed::Unavailable
+            }
+        };
+        for _ in 0..ATTEMPTS {
+            let (owner, _) = self.member(licence).await.map_err(failed)?;
+            let answer = call::confirm(&self.inner.engine, licence, owner, accepted).await;
+            match answer.map_err(failed)? {
+                Confirmed::Done => return Ok(()),
+                // Taken over elsewhere: its connection is being told.
+                Confirmed::Gone => return Err(Unconfirmed::Unavailable),
+                Confirmed::Lost => self.come_back(licence, owner).await.map_err(failed)?,
+            }
+        }
+        Err(Unconfirmed::Unavailable)
+    }
+
+    fn release(&self, licence: &Arc<str>, seat: SeatId) {
+        self.tell(Told::Release(Arc::clone(licence), seat));
+    }
+
+    fn keep(&self, licence: &Arc<str>, seat: SeatId, grace: Duration) {
+        self.tell(Told::Keep(Arc::clone(licence), seat, grace));
+    }
+
+    async fn seats(&self, licence: &Arc<str>) -> Option<Vec<SeatInfo>> {
+        if self.is_withdrawn(licence) {
+            return None;
+        }
+        match call::list(&self.inner.engine, licence).await {
+            Ok(seats) => Some(seats),
+            Err(error) => {
+                tracing::warn!(%error, "only the seats of this gateway can be listed");
+                None
+            }
+        }
+    }
+
+    async fn close(&self, seat: SeatId) -> bool {
+        let told = redis::cmd("PUBLISH").arg(CHANNEL).arg(format!("close {seat} -")).to_owned();
+        match self.inner.engine.run::<u64>(&told).await {
+            // All gateways hear it, this one too.
+            Ok(heard) => heard > 0,
+            Err(error) => {
+                tracing::warn!(%error, "the other gateways cannot be asked to close a session");
+                false
+            }
+        }
+    }
+}
+
+/// What is against an open, by the one rule.
+fn reason(ask: &Ask<'_>, usage: admission::Usage) -> Option<Reason> {
+    admission::decide(ask.terms, ask.class, usage, ask.now).err()
+}
+
+/// An instant of the engine's clock.
+fn instant(milliseconds: i64) -> Option<Timestamp> {
+    Timestamp::from_millisecond(milliseconds).ok()
+}

@@ -1,0 +1,363 @@
+-- The seats of one licence, over all gateways. Each call is one step.
+--
+-- KEYS: what all keys of the licence begin with; they are all of one hash slot.
+-- ARGV: operation, owner, and the operation's own arguments.
+--
+-- An owner is a gateway in one of its lives. It lives until its lease ends, by the engine's clock;
+-- its seats end with it, all at once. Classes are 'e' and 'v'.
+--
+--   owners            owner -> instant at which its lease ends, milliseconds
+--   dead              owners whose seats are void, and still to be cleared away
+--   count             'e', 'v' -> connections of the class; 'OWNER:e' -> those of one owner
+--   seats:OWNER       seat -> its facts
+--   opens:OWNER       seat -> class and user that it holds in reserve
+--   sessions          user and session id -> owner and seat
+--   grace:CLASS       owner and seat -> until when it is kept; grace:CLASS:OWNER the same of one
+--   users:CLASS       user -> instant until which they are counted, seconds
+--   user:CLASS        user -> place in the order of first counting, anonymous
+--   holds:CLASS       user -> opens under way
+--   reserve:CLASS     user with an open under way -> until when they are counted besides
+--   meta              places, users (grows with every change of the users)
+local prefix, operation, owner = KEYS[1], ARGV[1], ARGV[2]
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local second = tonumber(time[1])
+local classes = { 'e', 'v' }
+
+local function call(command, name, ...) return redis.call(command, prefix .. name, ...) end
+
+local function drop_hold(class, user)
+  if call('HINCRBY', 'holds:' .. class, user, -1) <= 0 then
+    call('HDEL', 'holds:' .. class, user)
+    call('ZREM', 'reserve:' .. class, user)
+  end
+end
+
+local function add_hold(class, user)
+  if call('HINCRBY', 'holds:' .. class, user, 1) == 1 then
+    call('ZADD', 'reserve:' .. class, call('ZSCORE', 'users:' .. class, user) or 0, user)
+  end
+end
+
+local function session_key(user, session) return #user .. ' ' .. user .. session end
+
+local function write(of, seat, facts) call('HSET', 'seats:' .. of, seat, cmsgpack.pack(facts)) end
+
+-- The facts of a seat that is held; nil for one that is not, or no longer.
+local function read(of, seat)
+  if not call('ZSCORE', 'owners', of) then return nil end
+  local packed = call('HGET', 'seats:' .. of, seat)
+  if not packed then return nil end
+  local facts = cmsgpack.unpack(packed)
+  if facts.kept and facts.kept <= now then return nil end
+  return facts
+end
+
+local function remove(of, seat, facts)
+  call('HDEL', 'seats:' .. of, seat)
+  if facts.kept then
+    call('ZREM', 'grace:' .. facts.class, of .. ' ' .. seat)
+    call('ZREM', 'grace:' .. facts.class .. ':' .. of, of .. ' ' .. seat)
+  else
+    call('HINCRBY', 'count', facts.class, -1)
+    call('HINCRBY', 'count', of .. ':' .. facts.class, -1)
+  end
+  if facts.session then
+    local key = session_key(facts.user, facts.session)
+    if call('HGET', 'sessions', key) == of .. ' ' .. seat then call('HDEL', 'sessions', key) end
+  end
+  if call('HDEL', 'opens:' .. of, seat) == 1 then drop_hold(facts.class, facts.user) end
+end
+
+-- A session belongs to one seat: the last that it was bound to.
+local function bind(of, seat, facts)
+  local key = session_key(facts.user, facts.session)
+  local before = call('HGET', 'sessions', key)
+  call('HSET', 'sessions', key, of .. ' ' .. seat)
+  if before and before ~= of .. ' ' .. seat then
+    local other, other_seat = string.match(before, '^(%S+) (%S+)$')
+    local known = read(other, other_seat)
+    if known then
+      known.session = nil
+      write(other, other_seat, known)
+    end
+  end
+end
+
+-- Ends the owners whose lease is over. Their seats leave the counts at once; what is left of them
+-- is cleared away a little at a time.
+local function bury()
+  for _, gone in ipairs(call('ZRANGE', 'owners', '-inf', now, 'BYSCORE')) do
+    for _, class in ipairs(classes) do
+      local held = call('HGET', 'count', gone .. ':' .. class)
+      if held then
+        call('HINCRBY', 'count', class, -held)
+        call('HDEL', 'count', gone .. ':' .. class)
+      end
+      local grace = 'grace:' .. class
+      if call('EXISTS', grace .. ':' .. gone) == 1 then
+        call('ZDIFFSTORE', grace, 2, prefix .. grace, prefix .. grace .. ':' .. gone)
+        call('DEL', grace .. ':' .. gone)
+      end
+    end
+    for _, open in ipairs(call('HVALS', 'opens:' .. gone)) do
+      drop_hold(string.sub(open, 1, 1), string.sub(open, 2))
+    end
+    call('DEL', 'opens:' .. gone)
+    call('ZREM', 'owners', gone)
+    call('SADD', 'dead', gone)
+  end
+  for _, class in ipairs(classes) do
+    local over = call('ZRANGE', 'grace:' .. class, '-inf', now, 'BYSCORE', 'LIMIT', 0, 8)
+    for _, member in ipairs(over) do
+      local of, seat = string.match(member, '^(%S+) (%S+)$')
+      local packed = call('HGET', 'seats:' .. of, seat)
+      if packed then
+        remove(of, seat, cmsgpack.unpack(packed))
+      else
+        call('ZREM', 'grace:' .. class, member)
+      end
+    end
+  end
+end
+
+-- Clears away some of what dead owners left.
+local function clear()
+  local gone = call('SRANDMEMBER', 'dead')
+  if not gone then return end
+  local left = call('HSCAN', 'seats:' .. gone, 0, 'COUNT', 200)[2]
+  for at = 1, #left, 2 do
+    local facts = cmsgpack.unpack(left[at + 1])
+    if facts.session then
+      local key = session_key(facts.user, facts.session)
+      if call('HGET', 'sessions', key) == gone .. ' ' .. left[at] then
+        call('HDEL', 'sessions', key)
+      end
+    end
+    call('HDEL', 'seats:' .. gone, left[at])
+  end
+  if call('EXISTS', 'seats:' .. gone) == 0 then call('SREM', 'dead', gone) end
+end
+
+local function kept(class) return call('ZCOUNT', 'grace:' .. class, '(' .. now, '+inf') end
+
+local function connections(class) return (call('HGET', 'count', class) or 0) + kept(class) end
+
+local function counted(class) return call('ZCOUNT', 'users:' .. class, '(' .. second, '+inf') end
+
+local function reserved(class) return call('ZCOUNT', 'reserve:' .. class, '-inf', second) end
+
+-- Whether the owner lives; 'fresh' makes one that was not known here.
+local function lives(lease, fresh)
+  if fresh == '1' then
+    call('ZADD', 'owners', now + lease, owner)
+    return true
+  end
+  return call('ZSCORE', 'owners', owner) and true or false
+end
+
+bury()
+
+if operation == 'admit' then
+  -- lease, fresh, seat, class, user, session ('' = none), replaces ('' = none), force, in force,
+  -- by users, limit, days that a user stays counted, established, facts for lists, channel, licence
+  local lease, fresh, seat, class, user = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+  local session = ARGV[8] ~= '' and ARGV[8] or nil
+  local replaces, force, in_force = ARGV[9], ARGV[10] == '1', ARGV[11] == '1'
+  local by_users, limit, days = ARGV[12] == '1', tonumber(ARGV[13]), tonumber(ARGV[14])
+  local was_established, list, channel, licence = ARGV[15] == '1', ARGV[16], ARGV[17], ARGV[18]
+  if not lives(lease, fresh) then return { 'lost' } end
+  -- Asked once more, because the answer was not heard.
+  local present = read(owner, seat)
+  if present then return { 'granted', 0, 0, 0, 0, 0, present.since, present.established and 1 or 0, 1 } end
+
+  local mine, own, twin, twin_owner, twin_seat = {}, nil, nil, nil, nil
+  if replaces ~= '' then
+    own = read(owner, replaces)
+    if own then mine[#mine + 1] = own end
+  end
+  if session then
+    local place = call('HGET', 'sessions', session_key(user, session))
+    if place and place ~= owner .. ' ' .. replaces then
+      twin_owner, twin_seat = string.match(place, '^(%S+) (%S+)$')
+      twin = read(twin_owner, twin_seat)
+      if twin then mine[#mine + 1] = twin end
+    end
+  end
+
+  local holds, goes_on, others = 0, 0, 0
+  for _, facts in ipairs(mine) do
+    if facts.class == class then
+      holds = holds + 1
+      if facts.user == user then goes_on = 1 end
+    end
+  end
+  local open_of = function(of, which, facts)
+    return facts and facts.class == class and facts.user ~= user
+      and call('HEXISTS', 'opens:' .. of, which) == 1
+      and call('HGET', 'holds:' .. class, facts.user) == '1'
+      and tonumber(call('ZSCORE', 'users:' .. class, facts.user) or 0) <= second
+  end
+  -- The twin's user is the asker: only the seat that is replaced can be another's.
+  if open_of(owner, replaces, own) then others = 1 end
+  local taken_connections = connections(class) - holds
+  local taken_users = counted(class) + reserved(class) - others
+  local expiry = tonumber(call('ZSCORE', 'users:' .. class, user) or 0)
+  local known = (expiry > second or call('HEXISTS', 'holds:' .. class, user) == 1) and 1 or 0
+
+  local yes
+  if not in_force then
+    yes = goes_on == 1
+  elseif by_users then
+    yes = known == 1 or taken_users < limit
+  else
+    yes = holds > 0 or taken_connections < limit
+  end
+  if not yes and not force then
+    return { 'refused', taken_connections, taken_users, known, holds, goes_on }
+  end
+
+  local continued = own and own.user == user and own or nil
+  local facts = { class = class, user = user, session = session, since = now, days = days, list = list }
+  facts.established = was_established or (twin and twin.established)
+    or (continued and continued.established) or false
+  if continued then
+    facts.since = continued.since
+    facts.session = facts.session or continued.session
+  end
+  if twin then facts.since = twin.since end
+  if by_users then
+    add_hold(class, user)
+    call('HSET', 'opens:' .. owner, seat, class .. user)
+  end
+  if own then remove(owner, replaces, own) end
+  if twin then
+    remove(twin_owner, twin_seat, twin)
+    if not twin.kept and twin_owner ~= owner then
+      redis.call('PUBLISH', channel, 'supersede ' .. twin_seat .. ' ' .. licence)
+    end
+  end
+  write(owner, seat, facts)
+  call('HINCRBY', 'count', class, 1)
+  call('HINCRBY', 'count', owner .. ':' .. class, 1)
+  if facts.session then bind(owner, seat, facts) end
+  return { 'granted', taken_connections, taken_users, known, holds, goes_on,
+    (twin or continued) and facts.since or 0, facts.established and 1 or 0, yes and 1 or 0 }
+end
+
+if operation == 'confirm' then
+  -- seat, session ('' = none), count the user, anonymous
+  local seat = ARGV[3]
+  if not lives(0, '0') then return { 'lost' } end
+  local facts = read(owner, seat)
+  if not facts then return { 'gone' } end
+  facts.established = true
+  local class, user = facts.class, facts.user
+  if ARGV[4] ~= '' then
+    if facts.session and facts.session ~= ARGV[4] then
+      local key = session_key(user, facts.session)
+      if call('HGET', 'sessions', key) == owner .. ' ' .. seat then call('HDEL', 'sessions', key) end
+    end
+    facts.session = ARGV[4]
+    bind(owner, seat, facts)
+  end
+  write(owner, seat, facts)
+  if call('HDEL', 'opens:' .. owner, seat) == 0 then return { 'done' } end
+  if ARGV[5] == '1' then
+    local before = tonumber(call('ZSCORE', 'users:' .. class, user) or 0)
+    local expires = (math.floor(second / 86400) + facts.days) * 86400 + 86399
+    local place
+    if before > second then
+      expires = math.max(expires, before)
+      place = string.match(call('HGET', 'user:' .. class, user) or '', '^%d+')
+    end
+    place = place or call('HINCRBY', 'meta', 'places', 1)
+    local told = place .. ' ' .. ARGV[6]
+    if expires ~= before or call('HGET', 'user:' .. class, user) ~= told then
+      call('ZADD', 'users:' .. class, expires, user)
+      call('HSET', 'user:' .. class, user, told)
+      call('ZADD', 'reserve:' .. class, 'XX', expires, user)
+      call('HINCRBY', 'meta', 'users', 1)
+    end
+  end
+  drop_hold(class, user)
+  return { 'done' }
+end
+
+if operation == 'release' then
+  -- seats
+  for at = 3, #ARGV do
+    local facts = read(owner, ARGV[at])
+    if facts then remove(owner, ARGV[at], facts) end
+  end
+  return { 'done' }
+end
+
+if operation == 'keep' then
+  -- seat, grace in milliseconds
+  local seat, grace = ARGV[3], tonumber(ARGV[4])
+  local facts = read(owner, seat)
+  if not facts or facts.kept then return { 'gone' } end
+  if grace <= 0 or not facts.established or not facts.session then
+    remove(owner, seat, facts)
+    return { 'gone' }
+  end
+  if call('HDEL', 'opens:' .. owner, seat) == 1 then drop_hold(facts.class, facts.user) end
+  facts.kept = now + grace
+  write(owner, seat, facts)
+  call('HINCRBY', 'count', facts.class, -1)
+  call('HINCRBY', 'count', owner .. ':' .. facts.class, -1)
+  call('ZADD', 'grace:' .. facts.class, facts.kept, owner .. ' ' .. seat)
+  call('ZADD', 'grace:' .. facts.class .. ':' .. owner, facts.kept, owner .. ' ' .. seat)
+  return { 'done' }
+end
+
+if operation == 'renew' then
+  -- lease, fresh
+  clear()
+  if not lives(ARGV[3], ARGV[4]) then return { 'lost' } end
+  call('ZADD', 'owners', now + ARGV[3], owner)
+  local told = { 'renewed', tonumber(call('HGET', 'meta', 'users') or 0), call('HLEN', 'seats:' .. owner) }
+  for _, class in ipairs(classes) do
+    told[#told + 1] = connections(class)
+    told[#told + 1] = kept(class)
+    told[#told + 1] = tonumber(call('HGET', 'count', owner .. ':' .. class) or 0)
+    told[#told + 1] = call('ZCOUNT', 'grace:' .. class .. ':' .. owner, '(' .. now, '+inf')
+    told[#told + 1] = reserved(class)
+  end
+  return told
+end
+
+if operation == 'leave' then
+  -- The gateway ends, and its seats with it.
+  call('ZADD', 'owners', 'XX', 0, owner)
+  bury()
+  return { 'done' }
+end
+
+if operation == 'own' then
+  -- What the owner holds.
+  return call('HKEYS', 'seats:' .. owner)
+end
+
+if operation == 'list' then
+  -- All seats: seat, since, where it stands ('o' opening, 'c' connected, or until when it is kept),
+  -- facts for lists, each.
+  local found = {}
+  for _, of in ipairs(call('ZRANGE', 'owners', 0, -1)) do
+    local all = call('HGETALL', 'seats:' .. of)
+    for at = 1, #all, 2 do
+      local facts = cmsgpack.unpack(all[at + 1])
+      if not facts.kept or facts.kept > now then
+        found[#found + 1] = all[at]
+        found[#found + 1] = string.format('%.0f', facts.since)
+        found[#found + 1] = facts.kept and string.format('%.0f', facts.kept)
+          or (facts.established and 'c' or 'o')
+        found[#found + 1] = facts.list
+      end
+    end
+  end
+  return found
+end
+
+return redis.error_reply('ERR unknown operation ' .. operation)

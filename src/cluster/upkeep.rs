@@ -1,0 +1,337 @@
+//! What goes on beside the opens: leases are renewed, seats given back, others' seats looked at,
+//! and everything is put right after an outage.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use super::call::{self, Admission, Admit, Held, OfClass};
+use super::{CHANNEL, Cluster, Member, Told, next_owner};
+use crate::clock;
+use crate::config::OnFailure;
+use crate::engine::EngineError;
+use crate::ledger::{Elsewhere, LicenceSeats, SeatId, SeatState, UserRecord};
+use crate::seat::SeatClass;
+use crate::store::redis::users_of;
+
+/// How often each licence is looked at; a lease is renewed with each look.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A shorter lease is renewed so often while it lasts.
+const LOOKS_IN_LEASE: u32 = 3;
+
+/// How soon what the engine did not hear is told again.
+const TELL_AGAIN: Duration = Duration::from_millis(200);
+
+/// What is told in one go.
+const TOGETHER: usize = 512;
+
+/// How long the queue may take to empty before seats are asked for again.
+const SETTLE_LOOKS: u32 = 50;
+
+impl Cluster {
+    /// Starts the tasks, in the engine's thread.
+    pub(super) fn keep_up(&self, told: mpsc::UnboundedReceiver<Told>) {
+        let (teller, looker, listener) = (self.clone(), self.clone(), self.clone());
+        self.inner.engine.spawn(async move { teller.tell_all(told).await });
+        self.inner.engine.spawn(async move { looker.look_again_and_again().await });
+        self.inner.engine.spawn(async move { listener.listen().await });
+    }
+
+    /// Tells the engine what became of seats, in order, until it heard.
+    async fn tell_all(&self, mut told: mpsc::UnboundedReceiver<Told>) {
+        let mut gathered = Vec::with_capacity(TOGETHER);
+        while told.recv_many(&mut gathered, TOGETHER).await > 0 {
+            let count = gathered.len();
+            for word in together(gathered.drain(..)) {
+                self.until_heard(&word).await;
+            }
+            self.inner.queued.fetch_sub(count, Ordering::AcqRel);
+        }
+    }
+
+    async fn until_heard(&self, word: &Word) {
+        let engine = &self.inner.engine;
+        loop {
+            let licence = word.licence();
+            let owner = self.inner.members.lock().get(licence).map(|member| member.owner);
+            // Whoever is no owner holds nothing.
+            let Some(owner) = owner else { return };
+            let heard = match word {
+                Word::Release(licence, seats) => call::release(engine, licence, owner, seats).await,
+                Word::Keep(licence, seat, grace) => {
+                    call::keep(engine, licence, owner, *seat, *grace).await
+                }
+            };
+            match heard {
+                Ok(()) => return,
+                Err(error) if error.is_passing() => sleep(TELL_AGAIN).await,
+                Err(error) => {
+                    tracing::error!(%error, "a seat cannot be given back");
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn look_again_and_again(&self) {
+        let lease = self.inner.sharing.lease;
+        let mut turns = interval(LOOK_INTERVAL.min(lease / LOOKS_IN_LEASE));
+        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            turns.tick().await;
+            let mut answered = true;
+            for seats in self.inner.ledger.licences() {
+                if let Err(error) = self.look(&seats).await {
+                    answered = false;
+                    tracing::debug!(%error, "the seats of others cannot be looked at");
+                    if error.is_passing() {
+                        break;
+                    }
+                }
+            }
+            let before = self.inner.connected.swap(answered, Ordering::Relaxed);
+            match (before, answered) {
+                (true, false) => tracing::error!(
+                    "Redis does not answer: running sessions go on, {}",
+                    match self.inner.sharing.on_failure {
+                        OnFailure::Deny => "new ones are refused",
+                        OnFailure::Allow => "new ones are counted by this gateway alone",
+                    }
+                ),
+                (false, true) => tracing::info!("Redis answers again"),
+                (true, true) | (false, false) => {}
+            }
+            if let Some(watcher) = self.inner.watcher.get() {
+                watcher();
+            }
+        }
+    }
+
+    /// Renews the lease at a licence, and takes in what others hold.
+    pub(super) async fn look(&self, seats: &Arc<LicenceSeats>) -> Result<(), EngineError> {
+        let licence = seats.licence_id();
+        let (owner, fresh) = self.member(licence).await?;
+        let lease = self.inner.sharing.lease;
+        let engine = &self.inner.engine;
+        let Some(held) = call::renew(engine, licence, owner, fresh, lease).await? else {
+            return self.come_back(licence, owner).await;
+        };
+        self.note_known(licence, owner);
+        if self.is_withdrawn(licence) {
+            self.settle(seats, owner).await?;
+        }
+        let (editors, viewers) = seats.own_reserve(clock::now());
+        seats.set_elsewhere(elsewhere(held.editor, editors), elsewhere(held.live_viewer, viewers));
+        let known = self.inner.members.lock().get(licence).and_then(|m| m.users_version);
+        if known != Some(held.users_version) {
+            self.take_users_in(seats).await?;
+            if let Some(member) = self.inner.members.lock().get_mut(licence) {
+                member.users_version = Some(held.users_version);
+            }
+        }
+        self.compare(seats, owner, &held).await
+    }
+
+    /// Takes the users in whom others count, and lets those go whom nobody counts any more.
+    async fn take_users_in(&self, seats: &Arc<LicenceSeats>) -> Result<(), EngineError> {
+        let now = clock::now();
+        for class in [SeatClass::Editor, SeatClass::LiveViewer] {
+            let users = users_of(&self.inner.engine, seats.licence_id(), class, now).await?;
+            let names: HashSet<Arc<str>> =
+                users.iter().map(|record: &UserRecord| Arc::clone(&record.user)).collect();
+            for known in seats.users(class, now).users {
+                if !names.contains(&known.user) {
+                    seats.release_user(class, &known.user, now);
+                }
+            }
+            seats.load_users(users, now);
+        }
+        Ok(())
+    }
+
+    /// Compares the seats that the engine has with those that are held here. What they do not
+    /// agree about at two looks in a row is put right: a seat that nobody holds is given back, a
+    /// session without a seat is ended.
+    async fn compare(
+        &self,
+        seats: &Arc<LicenceSeats>,
+        owner: u64,
+        held: &Held,
+    ) -> Result<(), EngineError> {
+        let licence = seats.licence_id();
+        let suspected =
+            self.inner.members.lock().get(licence).is_some_and(|m| !m.suspects.is_empty());
+        if seats.own_connections(clock::now()) == held.own && !suspected {
+            return Ok(());
+        }
+        let there: HashSet<u64> =
+            call::own(&self.inner.engine, licence, owner).await?.into_iter().collect();
+        let here: HashSet<u64> =
+            seats.seats(clock::now()).into_iter().map(|seat| seat.id.0).collect();
+        let differ: HashSet<u64> = there.symmetric_difference(&here).copied().collect();
+        let still: Vec<u64> = {
+            let mut members = self.inner.members.lock();
+            let Some(member) = members.get_mut(licence) else { return Ok(()) };
+            let still = differ.intersection(&member.suspects).copied().collect();
+            member.suspects = differ;
+            still
+        };
+        for id in still {
+            if there.contains(&id) {
+                self.tell(Told::Release(Arc::clone(licence), SeatId(id)));
+            } else {
+                tracing::warn!(seat = id, "a session without a seat is ended");
+                seats.supersede(SeatId(id));
+                self.inner.standing.lock().ended += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// The lease of `lost` is over: becomes a new owner, and asks for its seats again.
+    pub(super) async fn come_back(&self, licence: &Arc<str>, lost: u64) -> Result<(), EngineError> {
+        let _one = self.inner.joining.lock().await;
+        let present = self.inner.members.lock().get(licence).map(|member| member.owner);
+        if present.is_some_and(|owner| owner != lost) {
+            return Ok(());
+        }
+        let owner = next_owner(&self.inner.engine).await?;
+        {
+            let mut members = self.inner.members.lock();
+            let member = members.entry(Arc::clone(licence)).or_default();
+            *member = Member { owner, withdrawn: member.withdrawn, ..Member::default() };
+        }
+        tracing::warn!(licence = &**licence, "the lease was over: seats are asked for again");
+        let seats = self.inner.ledger.licence(licence);
+        self.settle(&seats, owner).await
+    }
+
+    /// Lets the engine decide again, and asks it for every seat that is held here.
+    async fn settle(&self, seats: &Arc<LicenceSeats>, owner: u64) -> Result<(), EngineError> {
+        let licence = seats.licence_id();
+        for _ in 0..SETTLE_LOOKS {
+            if self.inner.queued.load(Ordering::Acquire) == 0 {
+                break;
+            }
+            sleep(TELL_AGAIN / 2).await;
+        }
+        let force = self.inner.sharing.on_failure == OnFailure::Allow;
+        if let Some(member) = self.inner.members.lock().get_mut(licence) {
+            member.withdrawn = false;
+        }
+        let states = seats.hand_to(Arc::new(self.clone()), clock::now());
+        let terms = (self.inner.terms)(licence);
+        let mut over = 0;
+        for state in &states {
+            let lease = self.inner.sharing.lease;
+            let asked = Admit::again(state, licence, terms.as_deref(), owner, lease, force);
+            match call::admit(&self.inner.engine, licence, &asked).await? {
+                Admission::Granted { within, .. } => {
+                    over += u64::from(!within);
+                    self.keep_on(licence, owner, state).await?;
+                }
+                Admission::Refused { .. } => {
+                    seats.supersede(state.id);
+                    self.inner.standing.lock().ended += 1;
+                    tracing::warn!(seat = state.id.0, "the seat was given away: its session ends");
+                }
+                Admission::Lost => return Ok(()),
+            }
+        }
+        self.note_known(licence, owner);
+        if force && over > 0 {
+            self.inner.standing.lock().overshoot += over;
+            tracing::error!(
+                licence = &**licence,
+                seats = over,
+                "more seats are held than the licence has, since Redis was away"
+            );
+        }
+        Ok(())
+    }
+
+    /// A seat that is only kept for a reconnect is kept for the rest of that time.
+    async fn keep_on(
+        &self,
+        licence: &str,
+        owner: u64,
+        state: &SeatState,
+    ) -> Result<(), EngineError> {
+        let Some(until) = state.kept_until else { return Ok(()) };
+        let rest = until.duration_since(clock::now());
+        let rest = Duration::try_from(rest).unwrap_or(Duration::ZERO);
+        call::keep(&self.inner.engine, licence, owner, state.id, rest).await
+    }
+
+    /// Hears from other gateways.
+    async fn listen(&self) {
+        let mut messages = self.inner.engine.messages(CHANNEL.to_owned());
+        while let Some(message) = messages.recv().await {
+            // What was lost before a new connection shows at the next look.
+            let Some(message) = message else { continue };
+            let Ok(text) = std::str::from_utf8(&message) else { continue };
+            let mut words = text.splitn(3, ' ');
+            let (word, seat) = (words.next(), words.next().and_then(|seat| seat.parse().ok()));
+            match (word, seat.map(SeatId), words.next()) {
+                (Some("supersede"), Some(seat), Some(licence)) => {
+                    let all = self.inner.ledger.licences();
+                    if let Some(seats) = all.iter().find(|seats| **seats.licence_id() == *licence) {
+                        seats.supersede(seat);
+                    }
+                }
+                (Some("close"), Some(seat), _) => {
+                    self.inner.ledger.close(seat);
+                }
+                // Of a newer version.
+                _ => {}
+            }
+        }
+    }
+}
+
+/// What others hold of a class.
+fn elsewhere(class: OfClass, own_reserve: u64) -> Elsewhere {
+    let own = class.own_connected + class.own_grace;
+    Elsewhere {
+        used: class.all.saturating_sub(own),
+        grace: class.grace.saturating_sub(class.own_grace),
+        reserve: class.reserve.saturating_sub(own_reserve),
+    }
+}
+
+/// What the engine is told in one step.
+#[derive(Debug)]
+enum Word {
+    Release(Arc<str>, Vec<SeatId>),
+    Keep(Arc<str>, SeatId, Duration),
+}
+
+impl Word {
+    fn licence(&self) -> &Arc<str> {
+        match self {
+            Self::Release(licence, _) | Self::Keep(licence, _, _) => licence,
+        }
+    }
+}
+
+/// Joins what is given back at one licence in a row.
+fn together(told: impl Iterator<Item = Told>) -> Vec<Word> {
+    let mut words: Vec<Word> = Vec::new();
+    for one in told {
+        match (one, words.last_mut()) {
+            (Told::Release(licence, seat), Some(Word::Release(last, seats)))
+                if *last == licence =>
+            {
+                seats.push(seat);
+            }
+            (Told::Release(licence, seat), _) => words.push(Word::Release(licence, vec![seat])),
+            (Told::Keep(licence, seat, grace), _) => words.push(Word::Keep(licence, seat, grace)),
+        }
+    }
+    words
+}
