@@ -55,6 +55,17 @@ pub(super) struct Client {
     sockets: Vec<PathBuf>,
 }
 
+/// Whether a gateway listens on the socket.
+#[derive(Debug)]
+pub(super) enum Presence {
+    Absent,
+    /// One does, or did, and this user may not talk to it; why.
+    Closed(String),
+    Runs {
+        pid: Option<i32>,
+    },
+}
+
 /// A body that is sent.
 pub(super) enum Sent {
     Nothing,
@@ -98,6 +109,36 @@ impl Client {
         self.call(Method::GET, target, Sent::Nothing)
     }
 
+    /// Asks for something that is answered soon, or not at all.
+    pub(super) fn get_within<T: DeserializeOwned>(
+        &self,
+        target: &str,
+        limit: Duration,
+    ) -> Result<T, Failure> {
+        self.call_within(Method::GET, target, Sent::Nothing, limit)
+    }
+
+    /// Whether a gateway listens.
+    pub(super) fn presence(&self) -> Result<Presence, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.map_err(Failure::failed)?.block_on(async {
+            let mut presence = Presence::Absent;
+            for socket in &self.sockets {
+                match UnixStream::connect(socket).await {
+                    Ok(stream) => {
+                        let pid = stream.peer_cred().ok().and_then(|peer| peer.pid());
+                        return Ok(Presence::Runs { pid });
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                        presence = Presence::Closed(unreachable_gateway(socket, &error).message);
+                    }
+                    Err(_) => {}
+                }
+            }
+            Ok(presence)
+        })
+    }
+
     /// Asks for all pages of a list; `take` takes a page apart.
     pub(super) fn pages<P: DeserializeOwned, T>(
         &self,
@@ -127,9 +168,19 @@ impl Client {
         target: &str,
         sent: Sent,
     ) -> Result<T, Failure> {
+        self.call_within(method, target, sent, PATIENCE)
+    }
+
+    fn call_within<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        target: &str,
+        sent: Sent,
+        limit: Duration,
+    ) -> Result<T, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let exchange = async {
-            let answer = tokio::time::timeout(PATIENCE, self.exchange(method, target, sent)).await;
+            let answer = tokio::time::timeout(limit, self.exchange(method, target, sent)).await;
             answer.unwrap_or_else(|_| Err(Failure::failed("the gateway does not answer")))
         };
         let (status, body) = runtime.map_err(Failure::failed)?.block_on(exchange)?;

@@ -6,6 +6,7 @@
 //! | `gateway` | `run`, `check`, `version` |
 //! | `licence`, `terms`, `signed` | `licence …`: by the gateway that runs, or offline |
 //! | `app`, `seats`, `status`, `store` | the rest that asks the gateway that runs |
+//! | `doctor` | what is wrong |
 //! | `report` | what was used, by tenant and month |
 //! | `shell` | completions and manual pages |
 //! | `client` | the administration API's client |
@@ -15,6 +16,7 @@
 
 mod app;
 mod client;
+mod doctor;
 mod gateway;
 mod licence;
 mod output;
@@ -127,6 +129,8 @@ enum Command {
     Status(status::StatusArguments),
     /// What was used, by tenant and month, and what licence would have been enough.
     Report(Box<report::ReportArguments>),
+    /// Look for what is wrong: configuration, licences, tokens, document servers, this host.
+    Doctor(doctor::DoctorArguments),
     /// What administrators did, the latest first.
     Audit(status::AuditArguments),
     /// The store of the gateway that runs.
@@ -162,6 +166,7 @@ pub fn main() -> ExitCode {
         Command::Seats(command) => seats::run(command, &place),
         Command::Status(arguments) => status::run(&arguments, &place),
         Command::Report(arguments) => report::run(&arguments, &place),
+        Command::Doctor(arguments) => doctor::run(&arguments, &place),
         Command::Audit(arguments) => status::audit(&arguments, &place),
         Command::Store(command) => store::run(command, &place),
         Command::Completions { shell } => shell::completions(shell),
@@ -171,7 +176,9 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { code, message }) => {
-            let _ = writeln!(std::io::stderr(), "{message}");
+            if !message.is_empty() {
+                let _ = writeln!(std::io::stderr(), "{message}");
+            }
             ExitCode::from(code)
         }
     }

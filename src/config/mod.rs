@@ -46,7 +46,7 @@ pub use files::{Env, default_path};
 pub use fixed::{Fixed, fixed_differences};
 pub use parts::{
     Stated, admin_socket, default_admin_socket, duration, licences_from_text, licences_of_signed,
-    trusted_keys,
+    secret_files, trusted_keys,
 };
 pub use secret::Secret;
 pub use settings::*;

@@ -71,6 +71,35 @@ pub fn admin_socket(path: &Path) -> Result<PathBuf, ConfigErrors> {
     })
 }
 
+/// The files that a configuration reads secrets and private keys from, as far as it can be read.
+pub fn secret_files(path: &Path) -> Vec<PathBuf> {
+    let Some(table) = read_text(path, FILE_LIMIT, "").ok().and_then(|text| text.parse().ok())
+    else {
+        return Vec::new();
+    };
+    let env = Env::from_process();
+    let credentials = env.credentials_directory.as_deref().map(Path::new);
+    let beside = path.parent().unwrap_or(Path::new(""));
+    let mut names = Vec::new();
+    file_names(&toml::Value::Table(table), false, &mut names);
+    let folders = Folders { beside, credentials };
+    names.iter().map(|name| folders.of_secret(name)).collect()
+}
+
+/// What stands under keys that name files of secrets.
+fn file_names(value: &toml::Value, named: bool, found: &mut Vec<String>) {
+    match value {
+        toml::Value::String(name) if named => found.push(name.clone()),
+        toml::Value::Array(items) => items.iter().for_each(|item| file_names(item, named, found)),
+        toml::Value::Table(table) => {
+            for (key, value) in table {
+                file_names(value, key.ends_with("_file") || key == "private_key", found);
+            }
+        }
+        _ => {}
+    }
+}
+
 /// The administration socket of a configuration that says nothing of it.
 pub fn default_admin_socket() -> PathBuf {
     let env = Env::from_process();

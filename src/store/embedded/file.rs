@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::schema;
+use super::{Examined, schema};
 use crate::store::error::OpenError;
 use crate::store::key::{self, KeyHasher};
 
@@ -109,6 +109,34 @@ pub(super) fn check(
         }
         Err(error) => Err(failed(error)),
     }
+}
+
+/// Looks at the store of a gateway that may run or not, without changing anything in it.
+///
+/// # Errors
+/// The file is another program's, damaged, of a newer version, or out of reach; or its key is.
+pub(super) fn examine(path: &Path, limit: Duration) -> Result<Examined, OpenError> {
+    if !path.exists() {
+        return Ok(Examined::Absent);
+    }
+    look_at_header(path)?;
+    let failed = |error: rusqlite::Error| database_error(path, &error);
+    let mut connection = open_reader(path).map_err(failed)?;
+    if version(&connection, path)? == 0 {
+        return Ok(Examined::Absent);
+    }
+    let key_path = path.with_file_name("store.key");
+    let Some(keys) = key::read(&key_path)? else {
+        return Err(OpenError::KeyMissing { path: key_path });
+    };
+    let stored: Vec<u8> = connection
+        .query_row("SELECT value FROM meta WHERE name = 'key_check'", [], |row| row.get(0))
+        .map_err(failed)?;
+    if stored != keys.check_value() {
+        return Err(OpenError::KeyWrong { path: key_path });
+    }
+    let whole = check(&mut connection, path, Some(limit))?;
+    Ok(if whole { Examined::Whole } else { Examined::Unfinished })
 }
 
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {

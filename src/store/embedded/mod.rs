@@ -74,6 +74,26 @@ impl fmt::Debug for Embedded {
     }
 }
 
+/// What [`examine`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Examined {
+    /// There is no store yet.
+    Absent,
+    /// It was looked through: no damage.
+    Whole,
+    /// The time was over first: no damage so far.
+    Unfinished,
+}
+
+/// Looks through a store for damage, for `limit` at most, whether a gateway has it or not; changes
+/// nothing.
+///
+/// # Errors
+/// The file is another program's, damaged, of a newer version, or out of reach; or its key is.
+pub fn examine(path: &Path, limit: Duration) -> Result<Examined, OpenError> {
+    file::examine(path, limit)
+}
+
 impl Embedded {
     /// Opens the store at `path`, or makes a new one where there is none. Blocks: for the start.
     ///

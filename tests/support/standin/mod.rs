@@ -113,6 +113,8 @@ struct Shared {
     secret: Option<String>,
     /// Paths are decoded and cleaned, as the server's own front does.
     front: bool,
+    /// Whether a front of its own takes the version prefix off.
+    strips_version: bool,
     /// Requests that wait for a slow answer now.
     parked: Arc<()>,
 }
@@ -125,6 +127,7 @@ pub struct Builder {
     ping_timeout: Duration,
     secret: Option<String>,
     front: bool,
+    strips_version: bool,
 }
 
 impl Builder {
@@ -138,6 +141,12 @@ impl Builder {
     pub fn heartbeat(mut self, interval: Duration, timeout: Duration) -> Self {
         self.ping_interval = interval;
         self.ping_timeout = timeout;
+        self
+    }
+
+    /// The bare co-authoring service, which does not know the version prefix.
+    pub fn bare(mut self) -> Self {
+        self.strips_version = false;
         self
     }
 
@@ -166,6 +175,7 @@ impl Builder {
             released: tokio::sync::watch::Sender::new(0),
             secret: self.secret,
             front: self.front,
+            strips_version: self.strips_version,
             parked: Arc::default(),
         });
         let (socket_layer, io) = SocketIo::builder()
@@ -212,6 +222,7 @@ impl StandIn {
             ping_timeout: Duration::from_secs(20),
             secret: None,
             front: false,
+            strips_version: true,
         }
     }
 
@@ -336,7 +347,8 @@ async fn record(
     shared.connections.count_request(connection);
     request.extensions_mut().insert(LogIndex(index));
     let cleaned = if shared.front { cleaned(&target) } else { target };
-    let rest = without_version(&cleaned).or(shared.front.then_some(cleaned.as_str()));
+    let rest = without_version(&cleaned).filter(|_| shared.strips_version);
+    let rest = rest.or(shared.front.then_some(cleaned.as_str()));
     if let Some(rest) = rest
         && let Ok(uri) = rest.parse::<Uri>()
     {

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::connections::ConnectionId;
 use super::{LogIndex, SeenBody, Shared};
-use crate::support::pattern;
+use crate::support::{pattern, tokens};
 
 const KEPT: usize = 1 << 20;
 
@@ -44,15 +44,18 @@ pub(super) async fn answer(
             let line = "Server is functioning normally. Version: 9.3.0. Build: 138.";
             (html(), line).into_response()
         }
-        (["coauthoring", "commandservice.ashx"], &Method::POST) => command(&parts.uri, &body.start),
-        (["coauthoring", "commandservice.ashx"], _) if read_only => {
-            command(&parts.uri, &body.start)
+        (["coauthoring", "commandservice.ashx"], &Method::POST) => {
+            command(&shared, &parts.uri, &body.start)
         }
-        (["command"], &Method::POST) => command(&parts.uri, &body.start),
+        (["coauthoring", "commandservice.ashx"], _) if read_only => {
+            command(&shared, &parts.uri, &body.start)
+        }
+        (["command"], &Method::POST) => command(&shared, &parts.uri, &body.start),
         (["command"], _) => {
             (StatusCode::NOT_FOUND, html(), format!("Cannot {} /command", parts.method))
                 .into_response()
         }
+        (["hosting", "discovery"], _) if read_only => discovery(&parts.headers),
         (["info", "info.json"], _) => {
             json_response(&json!({"connectionsStat": {}, "secret": true}))
         }
@@ -119,12 +122,22 @@ fn html() -> Header {
     [(CONTENT_TYPE, "text/html; charset=utf-8")]
 }
 
+/// WOPI's discovery, with links as the forwarding headers tell their base.
+fn discovery(headers: &axum::http::HeaderMap) -> Response {
+    let value = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let (proto, host) = (value("x-forwarded-proto"), value("x-forwarded-host"));
+    let base = format!("{proto}://{host}{}", value("x-forwarded-prefix"));
+    let action = format!("<action urlsrc=\"{base}/hosting/wopi/word/view?&amp;\"/>");
+    let kind = [(CONTENT_TYPE, "text/xml; charset=utf-8")];
+    (kind, format!("<wopi-discovery>{action}</wopi-discovery>")).into_response()
+}
+
 fn json_response(value: &Value) -> Response {
     ([(CONTENT_TYPE, "application/json")], value.to_string()).into_response()
 }
 
-/// The command service without tokens (WIRE.md, section 1).
-fn command(uri: &axum::http::Uri, body: &[u8]) -> Response {
+/// The command service (WIRE.md, section 1); of tokens only those in the body.
+fn command(shared: &Shared, uri: &axum::http::Uri, body: &[u8]) -> Response {
     let from_query = || {
         let query = uri.query().unwrap_or_default().split('&');
         let pairs = query.filter_map(|pair| pair.split_once('='));
@@ -134,6 +147,11 @@ fn command(uri: &axum::http::Uri, body: &[u8]) -> Response {
         Ok(parsed) => parsed,
         Err(_) => from_query(),
     };
+    let token = parameters["token"].as_str();
+    let believed = |secret: &str| token.is_some_and(|token| tokens::verify(secret, token).is_ok());
+    if shared.secret.as_deref().is_some_and(|secret| !believed(secret)) {
+        return json_response(&json!({ "error": 6 }));
+    }
     let key = &parameters["key"];
     let mut answer = serde_json::Map::new();
     if !key.is_null() {
