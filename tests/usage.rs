@@ -69,6 +69,11 @@ async fn what_was_used_is_in_the_store_after_an_orderly_end() {
     assert_eq!(marks(&gateway, "refused"), ["default 0 bob"]);
 }
 
+/// A gateway that does not sweep what is planted.
+fn keeping(server: &StandIn) -> Setup {
+    Setup::before(server.addr).set("usage.retention", "3660d")
+}
+
 /// Plants what gateways of other months wrote.
 fn plant(gateway: &Gateway, sql: &str) {
     let connection = Connection::open(gateway.folder().join("state/seatgate.db")).unwrap();
@@ -83,7 +88,7 @@ fn planted_month(month: &str, tenant: &str, counts: &str) -> String {
 #[tokio::test]
 async fn the_report_tells_what_licence_would_have_been_enough() {
     let server = StandIn::start().await;
-    let gateway = Setup::before(server.addr).set("usage.user_ids", "plain").start().await;
+    let gateway = keeping(&server).set("usage.user_ids", "plain").start().await;
     // 100 hours: 94 with one editor, 3 with five, 2 with eight, 1 at the limit of ten.
     let counts = r#"{"sums":{"ms":360000000,"ec@1":338400000,"ec@5":10800000,"ec@8":7200000,
         "ec@10":3600000,"ec.full":3600000,"no.connections":4,"no.licence_expired":1,"in.editor":90},
@@ -163,7 +168,7 @@ MONTH    TENANT  LICENCE  CLASS   UNIQUE  PEAK  P50  P95  P99  LIMIT     AT LIMI
 #[tokio::test]
 async fn the_report_goes_through_many_months_and_tenants_and_includes_this_moment() {
     let server = StandIn::start().await;
-    let gateway = Setup::before(server.addr).start().await;
+    let gateway = keeping(&server).start().await;
     let mut sql = "BEGIN;".to_owned();
     for month in 1..=12 {
         for tenant in 0..120 {
@@ -203,4 +208,18 @@ async fn the_report_goes_through_many_months_and_tenants_and_includes_this_momen
         let (status, _) = ask(&gateway, "GET", &format!("/v1/usage/users?{wrong}"), "").await;
         assert_eq!(status, 400, "{wrong}");
     }
+}
+
+#[tokio::test]
+async fn what_is_older_than_the_retention_goes_at_the_start() {
+    let server = StandIn::start().await;
+    let mut gateway = Setup::before(server.addr).set("usage.retention", "30d").start().await;
+    plant(&gateway, &planted_month("2025-03", "acme", r#"{"sums":{"ms":1},"peaks":{}}"#));
+    assert!(gateway.stop().await.success());
+    gateway.start_again().await;
+    support::eventually("the sweep", async || {
+        (!months(&gateway).contains_key("acme")).then_some(())
+    })
+    .await;
+    assert!(months(&gateway).contains_key("default"), "the present month stays");
 }
