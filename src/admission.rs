@@ -1,12 +1,13 @@
 //! The one decision about a seat: terms and usage in, admit or refuse out.
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::licence::{Licence, Metering, Standing};
 use crate::seat::SeatClass;
 
 /// Why an open was refused; also the `reason` label of `seatgate_admissions_total`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Reason {
     Connections,
     ConnectionsView,
@@ -42,7 +43,7 @@ impl Reason {
 }
 
 /// What is taken at the moment of the decision, for one class.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// Connections of the class that hold a seat, the asking connection's own left out.
     pub connections: u64,

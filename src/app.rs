@@ -1,10 +1,13 @@
 //! Wiring: configuration to a running process, reload, drain.
 
 mod reloading;
+mod sockets;
 mod stopping;
+mod upgrading;
 
+use std::fs::File;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +26,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::admin::{self, Administration, Office, SocketError};
+use crate::admin::{Administration, Desks, Office, SocketError};
 use crate::clock;
 use crate::cluster::{Cluster, Sharing, Standing};
 use crate::config::{self, ConfigErrors, ConfigWarning, Loaded, Settings, StoreBackend};
@@ -32,9 +35,12 @@ use crate::gateway::front::Front;
 use crate::gateway::proxy::Gateway;
 use crate::gateway::site::{Shared, Site};
 use crate::gateway::tls::server::{TlsError, TlsServer};
+use crate::handover::giving::{Giver, Program};
+use crate::handover::taking::{Link, Taking};
+use crate::handover::{HandoverError, Upgrades};
 use crate::high_water::HighWater;
 use crate::ledger::Ledger;
-use crate::listen::{self, Doors, ListenError};
+use crate::listen::{Doors, ListenError};
 use crate::log;
 use crate::ops::listener::Operations;
 use crate::ops::metrics::Metrics;
@@ -44,12 +50,13 @@ use crate::ops::warnings::Warnings;
 use crate::registrar::Registrar;
 use crate::reload::{Reloads, Request};
 use crate::store::embedded::Embedded;
-use crate::store::migrate::Carried;
 use crate::store::redis::Redis;
-use crate::store::{self, ErrorHook, OpenError, Store, StoreError, StoredUser};
+use crate::store::{ErrorHook, OpenError, Store, StoreError, StoredUser};
 use crate::usage::Usage;
 
+use sockets::Sockets;
 use stopping::Signals;
+use upgrading::Upgrader;
 
 /// The version of the program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -98,6 +105,8 @@ pub enum StartError {
     Socket(#[from] SocketError),
     #[error("cannot start: {0}")]
     Tls(#[from] TlsError),
+    #[error("cannot take over: {0}")]
+    Handover(#[from] HandoverError),
     #[error("cannot declare the metrics: {0}")]
     Metrics(#[from] prometheus::Error),
 }
@@ -112,18 +121,22 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     let (_log, log_filter) = log::init(&settings.log);
     let notifier = Arc::new(Notifier::from_process());
     warn_of(&settings, &warnings);
-    let public = bind_all(&settings.server.listen)?;
-    let over_tls = settings.server.tls.as_ref();
-    let public_over_tls = bind_all(over_tls.map_or(&[], |tls| &tls.listen))?;
-    let operations = bind_all(&[settings.ops.listen])?;
-    let tls = over_tls.map(TlsServer::new).transpose()?.map(Arc::new);
+    let tls = settings.server.tls.as_ref().map(TlsServer::new).transpose()?.map(Arc::new);
+    let mut taking = Taking::from_process()?;
+    if let Some(taking) = &taking {
+        tracing::info!(version = taking.version(), "taking over");
+    }
+    let Sockets { public, public_over_tls, operations, administration, files } =
+        Sockets::open(&settings, taking.as_mut())?;
     let high_water = Arc::new(HighWater::open(&settings.server.state_directory));
     high_water.judge(&mut settings.licences, clock::now());
     let metrics = Arc::new(Metrics::new(VERSION, REVISION)?);
     let started = clock::now();
     metrics.note_start(started);
-    let Opened { registrar, ledger, cluster } = open_store(&settings, &metrics)?;
-    let socket = admin::listen(&settings.admin.socket)?;
+    let lock = taking.as_mut().and_then(Taking::store_lock);
+    let seats = taking.as_mut().map(Taking::prepared).transpose()?;
+    let Opened { registrar, ledger, cluster } = open_store(&settings, lock, &metrics)?;
+    let adopted = seats.map(|seats| seats.adopt(&ledger));
     let site = Site::build(&settings, &ledger, registrar.registry(), None);
     reloading::note(&metrics, true);
     let warnings = Warnings::start(Arc::clone(&metrics), settings.notify.clone())?;
@@ -173,15 +186,37 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     server.add_service(background_service("operations", doors));
 
     let (reloads, requests) = Reloads::new();
-    let office = Office::new(Arc::clone(&shared), Arc::clone(&high_water), reloads, started);
-    let administration = Administration::new(socket, office);
+    let (upgrades, upgrade_requests) = Upgrades::new();
+    let desks = Desks { reloads, upgrades };
+    let office = Office::new(Arc::clone(&shared), Arc::clone(&high_water), desks, started);
+    let administration = Administration::new(administration, office);
     let mut administration = background_service("administration", administration);
     administration.threads = Some(1);
     server.add_service(administration);
 
+    let arguments = ["run".into(), "--config".into(), path.into()].to_vec();
+    let giver = Giver {
+        shared: Arc::clone(&shared),
+        program: Program::of_process(arguments)?,
+        folder: folder_of(&settings.admin.socket),
+        files,
+    };
+    let successor = Arc::default();
+    let upgrader = Upgrader {
+        giver,
+        proxy,
+        notifier: Arc::clone(&notifier),
+        successor: Arc::clone(&successor),
+        requests: Mutex::new(Some(upgrade_requests)),
+    };
+    server.add_service(background_service("upgrade", upgrader));
+
+    let link = taking.zip(adopted).map(|(taking, adopted)| taking.link(adopted));
+    shared.predecessor.store(link.as_ref().map(|link| Arc::new(link.path().to_owned())));
     let keeper = Keeper {
         shared: Arc::clone(&shared),
         tls,
+        link: Mutex::new(link),
         settings: Arc::new(settings),
         path: path.to_owned(),
         listening,
@@ -195,7 +230,7 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     keeper.threads = Some(1);
     server.add_service(keeper);
 
-    server.run(RunArgs { shutdown_signal: Box::new(Signals { shared, notifier }) });
+    server.run(RunArgs { shutdown_signal: Box::new(Signals { shared, notifier, successor }) });
     if let Some(cluster) = cluster {
         leave(&cluster);
     }
@@ -235,14 +270,20 @@ struct Opened {
 }
 
 /// Opens the store, applies the licence files to it, and counts the users that it remembers.
-fn open_store(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Opened, StartError> {
+fn open_store(
+    settings: &Settings,
+    lock: Option<File>,
+    metrics: &Arc<Metrics>,
+) -> Result<Opened, StartError> {
     let counted = Arc::clone(metrics);
     let on_error: ErrorHook = Arc::new(move |operation| counted.count_store_error(operation));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let now = clock::now();
         let (store, engine): (Arc<dyn Store>, _) = match &settings.store.backend {
-            StoreBackend::Embedded { path } => (Arc::new(Embedded::open(path, on_error)?), None),
+            StoreBackend::Embedded { path } => {
+                (Arc::new(Embedded::open_under(lock, path, on_error)?), None)
+            }
             StoreBackend::Redis(redis) => {
                 let (store, engine) = open_redis(redis, on_error).await?;
                 (store, Some((engine, redis)))
@@ -285,43 +326,6 @@ fn leave(cluster: &Cluster) {
     }
 }
 
-/// Which way a store is carried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Migration {
-    ToRedis,
-    ToEmbedded,
-}
-
-/// Carries everything of one store that a configuration names into the other, while no gateway
-/// runs.
-///
-/// # Errors
-/// The configuration is wrong, a store cannot be opened, or the one to carry to is not empty.
-pub fn migrate(path: &Path, way: Migration) -> Result<Carried, StartError> {
-    let (file, redis) = config::both_stores(path)?;
-    let quiet: ErrorHook = Arc::new(|_| {});
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let engine = Engine::start(redis.engine.clone())?;
-        engine.first_connection(|_| {}).await?;
-        let topology = redis.engine.address.topology.clone();
-        let key_file = redis.key_file.as_deref();
-        let now = clock::now();
-        match way {
-            Migration::ToRedis => {
-                let from = Embedded::open(&file, Arc::clone(&quiet))?;
-                let to = Redis::create(engine, topology, key_file, from.key(), quiet).await?;
-                Ok(store::migrate::migrate(&from, &to, now).await?)
-            }
-            Migration::ToEmbedded => {
-                let from = Redis::open(engine, topology, key_file, Arc::clone(&quiet)).await?;
-                let to = Embedded::create(&file, from.key(), quiet)?;
-                Ok(store::migrate::migrate(&from, &to, now).await?)
-            }
-        }
-    })
-}
-
 /// Waits for the engine, as long as it takes, and opens the store in it.
 async fn open_redis(
     settings: &config::Redis,
@@ -353,14 +357,18 @@ fn resolve(shared: &Shared) -> io::Result<()> {
     Ok(())
 }
 
-fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, ListenError> {
-    addresses.iter().map(|address| listen::bind(*address)).collect()
+/// Where a file is.
+fn folder_of(path: &Path) -> PathBuf {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder.unwrap_or(Path::new(".")).to_owned()
 }
 
 /// What goes on beside the requests: health checks, clearing away, reload.
 struct Keeper {
     shared: Arc<Shared>,
     tls: Option<Arc<TlsServer>>,
+    /// The process that this one took over from.
+    link: Mutex<Option<Link>>,
     settings: Arc<Settings>,
     path: PathBuf,
     listening: Arc<AtomicBool>,
@@ -395,6 +403,7 @@ impl BackgroundService for Keeper {
         let Some(mut requests) = self.requests.lock().take() else { return };
         self.listening.store(true, Ordering::Release);
         self.greet();
+        self.relieve().await;
         self.tell_ready();
         loop {
             tokio::select! {
@@ -445,6 +454,26 @@ impl Keeper {
             watches.spawn(async move { upstreams.watch(&connector).await });
         }
         watches
+    }
+
+    /// Tells the process that this one took over from that it may go, and decides for it until it is
+    /// gone.
+    async fn relieve(&self) {
+        let Some(link) = self.link.lock().take() else { return };
+        let serving = tokio::task::spawn_blocking(move || {
+            let mut link = link;
+            let outcome = link.serving();
+            (link, outcome)
+        });
+        let Ok((link, outcome)) = serving.await else { return };
+        if let Err(error) = outcome {
+            tracing::warn!(%error, "the old process ended before it had let go");
+        }
+        let shared = Arc::clone(&self.shared);
+        tokio::spawn(async move {
+            link.run(&shared).await;
+            shared.predecessor.store(None);
+        });
     }
 
     /// Says what listens where, and what to try next.

@@ -16,6 +16,7 @@
 //! | [`usage`] | what each tenant really used |
 //! | [`validate`] | the validation API: request, decision, answer |
 //! | [`gateway`] | the Pingora adapter |
+//! | [`handover`] | passing the service on to a new process |
 //! | [`listen`] | sockets that accept connections |
 //! | [`admin`] | the administration API on its Unix socket |
 //! | [`ops`] | metrics, health |
@@ -36,6 +37,7 @@ pub mod cluster;
 pub mod config;
 pub mod engine;
 pub mod gateway;
+pub mod handover;
 pub mod high_water;
 pub mod ledger;
 pub mod licence;

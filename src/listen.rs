@@ -64,12 +64,12 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, ListenError> {
 pub struct Doors<A> {
     application: Arc<A>,
     listeners: Mutex<Vec<TcpListener>>,
-    /// Becomes `true` when nothing is to be accepted any more.
+    /// Nothing is accepted while it is `true`; what comes waits in the kernel's queue.
     closed: watch::Receiver<bool>,
 }
 
 impl<A> Doors<A> {
-    /// Will accept on `listeners` for `application` until `closed` says so.
+    /// Will accept on `listeners` for `application` while `closed` does not say otherwise.
     pub fn new(
         application: Arc<A>,
         listeners: Vec<TcpListener>,
@@ -87,37 +87,54 @@ impl<A: ServerApp + Send + Sync + 'static> BackgroundService for Doors<A> {
         for listener in listeners {
             match tokio::net::TcpListener::from_std(listener) {
                 Ok(listener) => {
-                    let application = Arc::clone(&self.application);
-                    doors.spawn(accept(listener, application, shutdown.clone()));
+                    let door = Door {
+                        listener,
+                        application: Arc::clone(&self.application),
+                        closed: self.closed.clone(),
+                        shutdown: shutdown.clone(),
+                    };
+                    doors.spawn(door.keep());
                 }
                 Err(error) => tracing::error!(%error, "a listener cannot be served"),
             }
         }
-        let mut closed = self.closed.clone();
-        tokio::select! {
-            _ = closed.wait_for(|closed| *closed) => {}
-            _ = shutdown.changed() => {}
-        }
+        let _ = shutdown.changed().await;
         doors.shutdown().await;
         self.application.cleanup().await;
     }
 }
 
-async fn accept<A: ServerApp + Send + Sync + 'static>(
+/// One socket.
+struct Door<A> {
     listener: tokio::net::TcpListener,
     application: Arc<A>,
+    closed: watch::Receiver<bool>,
     shutdown: ShutdownWatch,
-) {
-    loop {
-        let (stream, peer) = match listener.accept().await {
+}
+
+impl<A: ServerApp + Send + Sync + 'static> Door<A> {
+    /// Accepts for ever, but for when the door is closed.
+    async fn keep(mut self) {
+        let mut closed = self.closed.clone();
+        while closed.wait_for(|closed| !*closed).await.is_ok() {
+            tokio::select! {
+                biased;
+                _ = closed.wait_for(|closed| *closed) => {}
+                () = self.accept() => {}
+            }
+        }
+    }
+
+    async fn accept(&mut self) {
+        let (stream, peer) = match self.listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
                 // It comes again at once while files are short.
                 if !matches!(error.kind(), io::ErrorKind::ConnectionAborted) {
                     tracing::error!(%error, "connections cannot be accepted");
-                    tokio::time::sleep(BREATH).await;
+                    breathe().await;
                 }
-                continue;
+                return;
             }
         };
         let mut stream = TransportStream::from(stream);
@@ -126,17 +143,29 @@ async fn accept<A: ServerApp + Send + Sync + 'static>(
         stream.set_socket_digest(digest);
         if let Err(error) = stream.set_nodelay() {
             tracing::debug!(%error, "a connection ended before it began");
-            continue;
+            return;
         }
-        let application = Arc::clone(&application);
-        let shutdown = shutdown.clone();
-        tokio::spawn(async move {
-            let mut again: Option<pingora::protocols::Stream> = Some(Box::new(stream));
-            while let Some(stream) = again {
-                again = application.process_new(stream, &shutdown).await;
-            }
-        });
+        serve(Arc::clone(&self.application), Box::new(stream), self.shutdown.clone());
     }
+}
+
+/// A pause after a failure that would come again at once.
+pub async fn breathe() {
+    tokio::time::sleep(BREATH).await;
+}
+
+/// Hands a connection to an application, in a task of its own.
+pub fn serve<A: ServerApp + Send + Sync + 'static>(
+    application: Arc<A>,
+    stream: pingora::protocols::Stream,
+    shutdown: ShutdownWatch,
+) {
+    tokio::spawn(async move {
+        let mut again = Some(stream);
+        while let Some(stream) = again {
+            again = application.process_new(stream, &shutdown).await;
+        }
+    });
 }
 
 #[cfg(test)]

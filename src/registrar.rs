@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::config::{Place, Settings};
 use crate::licence::Licence;
@@ -27,7 +27,25 @@ const READ_AGAIN: Duration = Duration::from_millis(500);
 pub struct Registrar {
     store: Arc<dyn Store>,
     registry: Arc<Registry>,
-    turn: Arc<Mutex<()>>,
+    turn: Arc<Mutex<Turn>>,
+}
+
+#[derive(Debug, Default)]
+struct Turn {
+    /// Another process makes the changes.
+    is_closed: bool,
+}
+
+/// Changes wait for as long as this lives.
+#[derive(Debug)]
+#[must_use = "changes go on when this is dropped"]
+pub struct Pause(OwnedMutexGuard<Turn>);
+
+impl Pause {
+    /// No change is made here any more.
+    pub fn keep(mut self) {
+        self.0.is_closed = true;
+    }
 }
 
 impl Registrar {
@@ -73,6 +91,11 @@ impl Registrar {
     /// The store, for everything that is not in the registry: devices, users, usage, audit.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
+    }
+
+    /// Lets the change under way end, and no other begin.
+    pub async fn pause(&self) -> Pause {
+        Pause(Arc::clone(&self.turn).lock_owned().await)
     }
 
     /// Applies the declared files: see [`Store::apply_declared`].
@@ -242,6 +265,9 @@ impl Registrar {
         F: Future<Output = Result<T>> + Send + 'static,
     {
         let turn = Arc::clone(&self.turn).lock_owned().await;
+        if turn.is_closed {
+            return Err(StoreError::Closed);
+        }
         let change = work(self.clone());
         let running = tokio::spawn(async move {
             let outcome = change.await;

@@ -1,5 +1,7 @@
 //! What takes a seat: the class of a session and the kinds of seat.
 
+use serde::{Deserialize, Serialize};
+
 use crate::licence::Metering;
 
 /// The class of a session, decided when its `auth` message arrives.
@@ -36,7 +38,7 @@ impl SessionClass {
 }
 
 /// The classes that take a seat.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum SeatClass {
     Editor,
     LiveViewer,

@@ -444,6 +444,14 @@ pub struct Reloaded {
     pub warnings: Vec<String>,
 }
 
+/// A new process serves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Upgraded {
+    /// Its process id.
+    pub pid: u32,
+}
+
 /// Where a copy of the store goes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -39,8 +39,8 @@ use parking_lot::Mutex;
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 
-pub use office::Office;
-pub use socket::{Socket, SocketError, listen};
+pub use office::{Desks, Office};
+pub use socket::{Socket, SocketError, inherit, listen};
 
 use extract::Peer;
 
@@ -70,12 +70,18 @@ impl BackgroundService for Administration {
         };
         let router = routes::router(Arc::clone(&self.office));
         let service = router.into_make_service_with_connect_info::<Peer>();
+        let mut left = self.office.shared.left.subscribe();
         let end = async move {
-            let _ = shutdown.changed().await;
+            tokio::select! {
+                _ = shutdown.changed() => {}
+                _ = left.wait_for(|left| *left) => {}
+            }
         };
         if let Err(error) = axum::serve(listener, service).with_graceful_shutdown(end).await {
             tracing::error!(%error, "the administration socket failed");
         }
-        drop(name);
+        if *self.office.shared.left.borrow() {
+            name.leave();
+        }
     }
 }

@@ -9,17 +9,25 @@ use super::api;
 use super::problem::ApiError;
 use super::terms;
 use crate::gateway::site::Shared;
+use crate::handover::Upgrades;
 use crate::high_water::HighWater;
 use crate::ledger::LicenceSeats;
 use crate::registrar::Registrar;
 use crate::reload::Reloads;
 use crate::store::{LicenceRecord, Origin, Store};
 
+/// Where handlers ask for what others do.
+#[derive(Clone, Debug)]
+pub struct Desks {
+    pub reloads: Reloads,
+    pub upgrades: Upgrades,
+}
+
 /// What the handlers work with.
 pub struct Office {
     pub(super) shared: Arc<Shared>,
     pub(super) high_water: Arc<HighWater>,
-    pub(super) reloads: Reloads,
+    pub(super) desks: Desks,
     pub(super) started: Timestamp,
     /// Whoever reads terms to write them back changed waits for the one before.
     pub(super) turn: Mutex<()>,
@@ -30,10 +38,10 @@ impl Office {
     pub fn new(
         shared: Arc<Shared>,
         high_water: Arc<HighWater>,
-        reloads: Reloads,
+        desks: Desks,
         started: Timestamp,
     ) -> Self {
-        Self { shared, high_water, reloads, started, turn: Mutex::default() }
+        Self { shared, high_water, desks, started, turn: Mutex::default() }
     }
 
     pub(super) fn registrar(&self) -> &Registrar {

@@ -28,6 +28,7 @@ pub(super) fn routes() -> Vec<Route> {
         (Method::GET, "/v1/usage", get(usage::usage)),
         (Method::GET, "/v1/usage/users", get(usage::users)),
         (Method::POST, "/v1/reload", post(status::reload)),
+        (Method::POST, "/v1/upgrade", post(status::upgrade)),
         (Method::POST, "/v1/store/backup", post(status::backup)),
         (Method::GET, "/v1/licences", get(licences::list)),
         (Method::POST, "/v1/licences", post(licences::issue)),

@@ -35,15 +35,34 @@ pub struct Socket {
 #[derive(Debug)]
 pub struct SocketName {
     path: PathBuf,
-    inode: u64,
+    inode: Option<u64>,
 }
 
 impl Drop for SocketName {
     fn drop(&mut self) {
-        if fs::symlink_metadata(&self.path).is_ok_and(|found| found.ino() == self.inode) {
+        let found = fs::symlink_metadata(&self.path).map(|found| found.ino());
+        if found.ok().is_some_and(|found| Some(found) == self.inode) {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+impl SocketName {
+    /// Leaves the file to another process.
+    pub fn leave(mut self) {
+        self.inode = None;
+    }
+}
+
+/// The socket that another process listened on at `path`, and passed on.
+///
+/// # Errors
+/// It is not there any more.
+pub fn inherit(listener: UnixListener, path: &Path) -> Result<Socket, SocketError> {
+    let failed = |source| SocketError::Listen { path: path.to_owned(), source };
+    listener.set_nonblocking(true).map_err(failed)?;
+    let inode = fs::symlink_metadata(path).map_err(failed)?.ino();
+    Ok(Socket { listener, name: SocketName { path: path.to_owned(), inode: Some(inode) } })
 }
 
 /// Listens on `path`. What a dead process left there is replaced.
@@ -78,7 +97,7 @@ pub fn listen(path: &Path) -> Result<Socket, SocketError> {
         let inode = fs::symlink_metadata(&part)?.ino();
         listener.set_nonblocking(true)?;
         fs::rename(&part, path)?;
-        Ok(Socket { listener, name: SocketName { path: path.to_owned(), inode } })
+        Ok(Socket { listener, name: SocketName { path: path.to_owned(), inode: Some(inode) } })
     })();
     made.map_err(|error| {
         let _ = fs::remove_file(&part);

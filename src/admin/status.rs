@@ -93,7 +93,7 @@ pub(super) async fn audit(
 pub(super) async fn reload(
     State(office): State<Arc<Office>>,
 ) -> Result<Json<api::Reloaded>, ApiError> {
-    match office.reloads.ask().await {
+    match office.desks.reloads.ask().await {
         Ok(warnings) => Ok(Json(api::Reloaded { warnings })),
         Err(refused @ (Refused::Config(_) | Refused::Tls(_))) => {
             Err(ApiError::File(refused.to_string()))
@@ -101,6 +101,14 @@ pub(super) async fn reload(
         Err(Refused::Store(error)) => Err(error.into()),
         Err(refused @ Refused::Ending) => Err(ApiError::Conflict(refused.to_string())),
     }
+}
+
+/// Has a new process take over, as SIGUSR2 does, and waits for it.
+pub(super) async fn upgrade(
+    State(office): State<Arc<Office>>,
+) -> Result<Json<api::Upgraded>, ApiError> {
+    let pid = office.desks.upgrades.ask().await.map_err(ApiError::Conflict)?;
+    Ok(Json(api::Upgraded { pid }))
 }
 
 /// Writes a copy of the store, as the gateway's user.

@@ -1,15 +1,19 @@
-//! The end of the process: at once by SIGINT, after a drain by SIGTERM or SIGQUIT.
+//! The end of the process: at once by SIGINT, after a drain by SIGTERM or SIGQUIT, and when a new
+//! process has taken over and the last session is over.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{interval, sleep};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::time::{interval, sleep, timeout};
 
 use crate::clock;
 use crate::gateway::site::Shared;
+use crate::handover::succession::Succession;
 use crate::ops::notify::Notifier;
 
 /// How long sessions may take to end once they are told to.
@@ -25,6 +29,8 @@ const WORD: Duration = Duration::from_secs(2);
 pub(super) struct Signals {
     pub(super) shared: Arc<Shared>,
     pub(super) notifier: Arc<Notifier>,
+    /// The process that took over, once there is one.
+    pub(super) successor: Arc<Mutex<Option<Arc<Succession>>>>,
 }
 
 #[async_trait]
@@ -38,50 +44,95 @@ impl ShutdownSignalWatch for Signals {
             tracing::error!("signals cannot be received");
             return std::future::pending().await;
         };
+        let mut left = self.shared.left.subscribe();
+        let (stop_limit, drain_limit) = {
+            let site = self.shared.site.load();
+            (site.stop_limit, site.drain_limit)
+        };
+        let stopped = async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = quit.recv() => {}
+            }
+        };
+        tokio::pin!(stopped);
         tokio::select! {
             _ = interrupt.recv() => {}
-            _ = terminate.recv() => self.drain(&mut interrupt).await,
-            _ = quit.recv() => self.drain(&mut interrupt).await,
+            () = &mut stopped => self.drain(stop_limit, &mut interrupt).await,
+            () = becomes_true(&mut left) => {
+                tokio::select! {
+                    () = self.drain(drain_limit, &mut interrupt) => {}
+                    // The service manager stops both processes.
+                    () = &mut stopped => self.close().await,
+                }
+            }
         }
-        self.notifier.stopping("Stopping");
-        // The store says by itself when it fails.
-        let _ = self.shared.usage.write(true, clock::now()).await;
+        // Polling clients that did not ask again in time.
+        let grace = self.shared.site.load().reconnect_grace;
+        self.shared.polled.lose(clock::now(), grace);
+        let successor = self.successor.lock().take();
+        match successor {
+            // What became of the last seats must arrive.
+            Some(successor) => {
+                let _ = timeout(FAREWELL_LIMIT, successor.told()).await;
+            }
+            None => {
+                self.notifier.stopping("Stopping");
+                // The store says by itself when it fails.
+                let _ = self.shared.usage.write(true, clock::now()).await;
+            }
+        }
         ShutdownSignal::FastShutdown
     }
 }
 
 impl Signals {
-    /// Lets what is under way go on for a while, then tells it to end; at once by `interrupt`.
-    async fn drain(&self, interrupt: &mut tokio::signal::unix::Signal) {
+    /// Lets what is under way go on for so long, then tells it to end; at once by `interrupt`.
+    async fn drain(&self, limit: Duration, interrupt: &mut Signal) {
         self.shared.draining.send_replace(true);
-        let limit = self.shared.site.load().stop_limit;
-        tracing::info!(under_way = self.shared.busy_count(), ?limit, "draining");
-        self.notifier.stopping("Draining");
+        tracing::info!(under_way = self.under_way(), ?limit, "draining");
+        // Whoever took over is the service; what becomes of this process is nobody's concern.
+        let is_service = !*self.shared.left.borrow();
+        if is_service {
+            self.notifier.stopping("Draining");
+        }
+        let mut closing = self.shared.closing.subscribe();
         let draining = async {
             tokio::select! {
-                () = self.drained() => return,
-                () = sleep(limit) => {}
-            }
-            // Editors connect again to whoever comes next.
-            tracing::info!(under_way = self.shared.busy_count(), "ending what still goes on");
-            self.shared.closing.send_replace(true);
-            tokio::select! {
                 () = self.drained() => {}
-                () = sleep(FAREWELL_LIMIT) => {
-                    tracing::warn!(under_way = self.shared.busy_count(), "not all ended in time");
-                }
+                () = sleep(limit) => self.close().await,
+                () = becomes_true(&mut closing) => self.close().await,
             }
         };
         tokio::select! {
             () = draining => {}
-            () = self.keep_told() => {}
+            () = self.keep_told(), if is_service => {}
             _ = interrupt.recv() => {}
         }
     }
 
+    /// Tells editors to connect again, to whoever comes next, and waits for that.
+    async fn close(&self) {
+        tracing::info!(under_way = self.under_way(), "ending what still goes on");
+        self.shared.closing.send_replace(true);
+        tokio::select! {
+            () = self.drained() => {}
+            () = sleep(FAREWELL_LIMIT) => {
+                tracing::warn!(under_way = self.under_way(), "not all ended in time");
+            }
+        }
+    }
+
+    /// Requests and sessions that go on; a process that this one took over from counts as one, for
+    /// as long as it has to be answered.
+    fn under_way(&self) -> usize {
+        let predecessors = usize::from(self.shared.predecessor.load().is_some());
+        self.shared.busy_count().max(self.shared.polled.len()) + predecessors
+    }
+
     /// Waits until nothing is under way.
     async fn drained(&self) {
-        while self.shared.busy_count() > 0 {
+        while self.under_way() > 0 {
             sleep(LOOK).await;
         }
     }
@@ -91,8 +142,12 @@ impl Signals {
         let mut turn = interval(WORD);
         loop {
             turn.tick().await;
-            let left = self.shared.busy_count();
+            let left = self.under_way();
             self.notifier.still_at_it(&format!("Draining: {left} requests and sessions left"));
         }
     }
+}
+
+async fn becomes_true(flag: &mut watch::Receiver<bool>) {
+    let _ = flag.wait_for(|flag| *flag).await.is_ok();
 }

@@ -13,7 +13,8 @@ use crate::config::{self, certificate_warnings};
 pub(super) fn run(path: &Path) -> Outcome {
     app::run(path).map_err(|error| match error {
         StartError::Config(errors) => Failure::configuration(&errors),
-        error @ (StartError::Listen { .. }
+        error @ (StartError::Listen(_)
+        | StartError::Handover(_)
         | StartError::Runtime(_)
         | StartError::Open(_)
         | StartError::Engine(_)

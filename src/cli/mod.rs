@@ -116,6 +116,9 @@ enum Command {
     /// Have the gateway that runs load its configuration, licences and secrets anew, all or nothing,
     /// and wait for what comes of it.
     Reload,
+    /// Have a new process of the installed program take over from the gateway that runs, without losing
+    /// an editor or a seat, and wait until it serves.
+    Upgrade,
     /// Issue, list and change licences; sign and verify licence files.
     #[command(subcommand)]
     Licence(licence::Command),
@@ -161,6 +164,7 @@ pub fn main() -> ExitCode {
         Command::Run => gateway::run(&place.config()),
         Command::Check => gateway::check(&place.config()),
         Command::Reload => status::reload(&place),
+        Command::Upgrade => status::upgrade(&place),
         Command::Licence(command) => licence::run(command, &place),
         Command::App(command) => app::run(command, &place),
         Command::Seats(command) => seats::run(command, &place),

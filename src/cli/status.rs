@@ -10,7 +10,7 @@ use super::output::{colours, end, instant, note, say, say_json, say_list, standi
 use super::table::{Cell, Table, harmless};
 use super::terms::duration;
 use super::{Format, Outcome, Place};
-use crate::admin::api::{AuditEntry, AuditPage, KindStatus, Reloaded, Status};
+use crate::admin::api::{AuditEntry, AuditPage, KindStatus, Reloaded, Status, Upgraded};
 
 #[derive(Debug, Args)]
 pub(super) struct StatusArguments {
@@ -124,6 +124,13 @@ pub(super) fn reload(place: &Place) -> Outcome {
         note(&format!("warning: {warning}"));
     }
     say("the configuration is reloaded")
+}
+
+/// Has a new process take over: the program that is installed by now.
+pub(super) fn upgrade(place: &Place) -> Outcome {
+    let client = Client::new(place)?;
+    let done: Upgraded = client.call(Method::POST, "/v1/upgrade", Sent::Nothing)?;
+    say(&format!("process {} serves; sessions of the old one go on until they end", done.pid))
 }
 
 pub(super) fn audit(arguments: &AuditArguments, place: &Place) -> Outcome {

@@ -4,7 +4,7 @@
 //! `X-Forwarded-*` values, and its address filter passes the leftmost `X-Forwarded-For`. So those
 //! headers are believed from trusted proxies only, and written anew for everybody else.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use http::HeaderMap;
 use http::header::{self, HeaderName, HeaderValue};
@@ -48,6 +48,14 @@ impl Caller {
             }
         }
         Self { trusted, client, tls }
+    }
+
+    /// The caller of a request that the process which took over from this one passes on: as it
+    /// identified them.
+    pub fn relayed(headers: &HeaderMap) -> Self {
+        let stated = first_value(headers, "x-forwarded-for").and_then(parse_address);
+        let client = stated.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        Self { trusted: true, client, tls: false }
     }
 
     /// The host that the browser asked for, with its port: `X-Forwarded-Host` of a trusted

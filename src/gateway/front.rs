@@ -30,6 +30,13 @@ pub const NEXT_HEAD: Duration = Duration::from_secs(60);
 tokio::task_local! {
     /// Whether the head of the connection's present request is complete.
     static HEAD_IS_COMPLETE: Cell<bool>;
+    /// Whether the connection is one of the process that took over from this one.
+    static IS_RELAY: bool;
+}
+
+/// Whether the present request was passed on by the process that took over from this one.
+pub fn is_relayed() -> bool {
+    IS_RELAY.try_with(|is_relay| *is_relay).unwrap_or(false)
 }
 
 /// Tells the time limit that the present request's head is complete.
@@ -42,6 +49,8 @@ pub struct Front {
     proxy: Arc<HttpProxy<Gateway>>,
     shared: Arc<Shared>,
     tls: Option<Arc<TlsServer>>,
+    /// Connections of the process that took over from this one: they are served while this drains.
+    is_relay: bool,
 }
 
 impl Front {
@@ -51,11 +60,16 @@ impl Front {
         shared: Arc<Shared>,
         tls: Option<Arc<TlsServer>>,
     ) -> Self {
-        Self { proxy, shared, tls }
+        Self { proxy, shared, tls, is_relay: false }
+    }
+
+    /// A front for what the process that took over from this one passes on.
+    pub fn for_successor(proxy: Arc<HttpProxy<Gateway>>, shared: Arc<Shared>) -> Self {
+        Self { proxy, shared, tls: None, is_relay: true }
     }
 
     fn is_draining(&self) -> bool {
-        *self.shared.draining.borrow()
+        !self.is_relay && *self.shared.draining.borrow()
     }
 
     /// Whether a connection begins with a PROXY header.
@@ -123,6 +137,9 @@ impl ServerApp for Front {
         }
         match &self.tls {
             Some(tls) => Box::pin(self.over_tls(tls, stream, shutdown)).await,
+            None if self.is_relay => {
+                IS_RELAY.scope(true, self.http1(stream, shutdown)).await;
+            }
             None => {
                 self.http1(stream, shutdown).await;
             }

@@ -6,13 +6,14 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
@@ -30,7 +31,7 @@ const MAX_HEADERS: usize = 128;
 const MAX_REFUSAL_BODY: usize = 256 * 1024;
 
 /// A connection to a document server; without TLS there is nothing around it.
-pub type ServerStream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+pub type ServerStream = Either<TcpStream, Box<Either<TlsStream<TcpStream>, UnixStream>>>;
 
 /// What the document server said to a handshake.
 #[derive(Debug)]
@@ -103,6 +104,21 @@ pub fn write_request(request: &RequestHeader, target: &[u8], extensions: bool) -
     out
 }
 
+/// The same with the process that this one took over from, at its socket.
+///
+/// # Errors
+/// As for [`perform`].
+pub async fn perform_at(
+    socket: &Path,
+    request: &[u8],
+    answer_timeout: Duration,
+) -> Result<Answer, HandshakeError> {
+    let address = SocketAddr::from(([0, 0, 0, 0], 0));
+    let connected = UnixStream::connect(socket).await;
+    let stream = connected.map_err(|source| HandshakeError::Connect { address, source })?;
+    finish(address, Either::Right(Box::new(Either::Right(stream))), request, answer_timeout).await
+}
+
 /// Connects to `address`, one of `upstreams`, sends `request` and reads the answer.
 ///
 /// # Errors
@@ -113,17 +129,27 @@ pub async fn perform(
     upstreams: &Upstreams,
     answer_timeout: Duration,
 ) -> Result<Answer, HandshakeError> {
-    let mut stream = match &upstreams.dialer {
+    let stream = match &upstreams.dialer {
         None => Either::Left(connect(address, upstreams.settings.connect_timeout).await?),
         Some(dialer) => {
             let dialled = Box::pin(dialer.connect(address)).await;
-            Either::Right(Box::new(dialled.map_err(|error| match error {
+            let dialled = dialled.map_err(|error| match error {
                 DialError::Connect(source) => HandshakeError::Connect { address, source },
                 DialError::Tls(source) => HandshakeError::Tls { address, source },
                 DialError::Late(after) => HandshakeError::ConnectTimeout { address, after },
-            })?))
+            })?;
+            Either::Right(Box::new(Either::Left(dialled)))
         }
     };
+    finish(address, stream, request, answer_timeout).await
+}
+
+async fn finish(
+    address: SocketAddr,
+    mut stream: ServerStream,
+    request: &[u8],
+    answer_timeout: Duration,
+) -> Result<Answer, HandshakeError> {
     let answer = timeout(answer_timeout, exchange(address, &mut stream, request)).await;
     let (head, rest) =
         answer.map_err(|_| HandshakeError::AnswerTimeout { address, after: answer_timeout })??;

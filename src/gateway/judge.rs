@@ -67,6 +67,8 @@ pub async fn reply(
     session: &Mutex<Session>,
     text: &[u8],
 ) -> Reply {
+    // Counted from before the user is, so that nobody is on the way to the store unseen.
+    let _settling = shared.settling();
     let terms = tenant.terms(clock::now());
     let answered = session.lock().on_reply(text, &terms, &shared.ledger);
     let replied = match answered {

@@ -15,6 +15,7 @@
 //! | [`tunnel`] | a WebSocket's own task, out of Pingora's hands |
 //! | [`coauthoring`] | a co-authoring connection: the session's verdicts carried out |
 //! | [`judge`] | the messages that open a session, judged for both transports |
+//! | [`relay`] | polling sessions that stayed with the process before |
 //! | [`polling`] | the polling transport |
 //! | `using` | what is told about usage |
 //! | [`exchange`] | requests that Pingora's proxy does not carry |
@@ -35,6 +36,7 @@ pub mod polling;
 pub mod proxy;
 pub mod proxy_protocol;
 pub mod pump;
+pub mod relay;
 pub mod route;
 pub mod site;
 pub mod tls;

@@ -1,6 +1,7 @@
 //! The request pipeline: Pingora's hooks, in the order in which a request meets them.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,7 @@ use super::front;
 use super::handshake::{self, HandshakeError};
 use super::http2::{self, TooManyHeaders};
 use super::polling::{self, EngineQuery, EngineRefusal, Polling, Upgrade};
+use super::relay;
 use super::route::{Route, check_target, forward_target, target_path, target_query};
 use super::site::{Busy, Shared, Tenant};
 use super::tunnel::{Tunnel, take_stream};
@@ -50,6 +52,8 @@ pub struct RequestContext {
     caller: Caller,
     route: Route,
     tenant: Option<Arc<Tenant>>,
+    /// The process that this one took over from, if the request is for it.
+    relay: Option<Arc<PathBuf>>,
     /// The servers that this request was offered to; the last one is the present one.
     tried: Vec<SocketAddr>,
     /// The status of an answer that Pingora does not know of; 0 if it does.
@@ -145,6 +149,9 @@ impl Gateway {
         });
         let known = match query {
             Ok(known) => known,
+            Err(EngineRefusal::UnknownSession) if self.shared.predecessor.load().is_some() => {
+                return self.relay(session, context, tenant, websocket).await;
+            }
             Err(refusal) => {
                 polling::refuse(refusal, session).await?;
                 return Ok(true);
@@ -191,6 +198,29 @@ impl Gateway {
             (_, Some(_)) => polling::refuse(EngineRefusal::BadRequest, session).await?,
         }
         Ok(true)
+    }
+
+    /// Passes a request on to the process that this one took over from: it may know the session.
+    async fn relay(
+        &self,
+        session: &mut Session,
+        context: &mut RequestContext,
+        tenant: &Arc<Tenant>,
+        websocket: bool,
+    ) -> pingora::Result<bool> {
+        context.relay = self.shared.predecessor.load_full();
+        let Some(socket) = context.relay.clone().filter(|_| websocket) else { return Ok(false) };
+        let mut request = session.req_header().clone();
+        context.caller.write_forwarding_headers(&mut request, "")?;
+        let request = handshake::write_request(&request, request.raw_path(), false);
+        match handshake::perform_at(&socket, &request, HANDSHAKE_TIMEOUT).await {
+            Ok(answer) => self.open_tunnel(session, context, tenant, (false, None), answer).await,
+            Err(error) => {
+                tracing::debug!(%error, "the old process is gone, and the session with it");
+                polling::refuse(EngineRefusal::UnknownSession, session).await?;
+                Ok(true)
+            }
+        }
     }
 
     /// Opens a WebSocket: the handshake with the document server, then a task of its own.
@@ -243,6 +273,18 @@ impl Gateway {
                 }
             }
         };
+        self.open_tunnel(session, context, tenant, (inspected, upgrades), answer).await
+    }
+
+    /// Gives both streams of a WebSocket to a task of its own, or passes the server's refusal on.
+    async fn open_tunnel(
+        &self,
+        session: &mut Session,
+        context: &mut RequestContext,
+        tenant: &Arc<Tenant>,
+        (inspected, upgrades): (bool, Option<Upgrade>),
+        answer: handshake::Answer,
+    ) -> pingora::Result<bool> {
         let (stream, head, early) = match answer {
             handshake::Answer::Upgraded { stream, head, early } => (stream, head, early),
             handshake::Answer::Refused { head, body } => {
@@ -354,6 +396,7 @@ impl ProxyHttp for Gateway {
             },
             route: Route::Forward,
             tenant: None,
+            relay: None,
             tried: Vec::new(),
             status: 0,
             line: None,
@@ -389,7 +432,11 @@ impl ProxyHttp for Gateway {
         let tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
         let (tenant, route) = {
             let site = self.shared.site.load();
-            context.caller = Caller::identify(&request.headers, peer, &site.trusted_proxies, tls);
+            context.caller = if front::is_relayed() {
+                Caller::relayed(&request.headers)
+            } else {
+                Caller::identify(&request.headers, peer, &site.trusted_proxies, tls)
+            };
             let tenant = Arc::clone(site.tenant_of(context.caller.host(request)));
             let route =
                 check_target(request).and_then(|()| tenant.router.route(target_path(request)));
@@ -458,6 +505,9 @@ impl ProxyHttp for Gateway {
     ) -> pingora::Result<Box<HttpPeer>> {
         let tenant = context.tenant.clone();
         let tenant = tenant.ok_or_else(|| Error::new(ErrorType::InternalError))?;
+        if let Some(socket) = &context.relay {
+            return Ok(Box::new(relay::peer(socket, &tenant)?));
+        }
         let address = match pick(session, context, &tenant) {
             Ok(address) => address,
             // A retry on the one server there is: its pooled connection had just closed.
@@ -473,6 +523,9 @@ impl ProxyHttp for Gateway {
         context: &mut Self::CTX,
     ) -> pingora::Result<()> {
         match &context.tenant {
+            Some(_) if context.relay.is_some() => {
+                context.caller.write_forwarding_headers(request, "")
+            }
             Some(tenant) => prepare(request, context, tenant),
             None => Error::e_explain(ErrorType::InternalError, "a request without a tenant"),
         }

@@ -4,11 +4,12 @@
 //! it. A session looks its tenant up anew at each decision, so that a change counts from the next
 //! decision on and throws nobody out.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use ipnet::IpNet;
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -57,6 +58,8 @@ pub struct Site {
     pub reconnect_grace: Duration,
     /// How long what is under way may go on after SIGTERM.
     pub stop_limit: Duration,
+    /// How long sessions may stay here after another process took over.
+    pub drain_limit: Duration,
     /// From this share of a kind of seat on a warning is due.
     pub warning_percent: u8,
     /// Whether the status page tells who sits where.
@@ -89,8 +92,12 @@ pub struct Shared {
     pub closing: watch::Sender<bool>,
     /// Becomes `true` when another process has taken the listeners over.
     pub left: watch::Sender<bool>,
+    /// The process that this one took over from, while it has sessions: where it answers for them.
+    pub predecessor: ArcSwapOption<PathBuf>,
     /// Requests and tunnels under way.
     busy: Arc<AtomicUsize>,
+    /// Accepted opens that are being made durable.
+    settling: Arc<AtomicUsize>,
 }
 
 /// Counts something under way for as long as it lives.
@@ -126,7 +133,9 @@ impl Shared {
             draining: watch::Sender::new(false),
             closing: watch::Sender::new(false),
             left: watch::Sender::new(false),
+            predecessor: ArcSwapOption::empty(),
             busy: Arc::default(),
+            settling: Arc::default(),
         }
     }
 
@@ -140,6 +149,17 @@ impl Shared {
     pub fn busy(&self) -> Busy {
         self.busy.fetch_add(1, Ordering::Relaxed);
         Busy(Arc::clone(&self.busy))
+    }
+
+    /// Counts an accepted open that is being made durable for as long as the guard lives.
+    pub fn settling(&self) -> Busy {
+        self.settling.fetch_add(1, Ordering::SeqCst);
+        Busy(Arc::clone(&self.settling))
+    }
+
+    /// How many accepted opens are being made durable.
+    pub fn settling_count(&self) -> usize {
+        self.settling.load(Ordering::SeqCst)
     }
 
     /// How many requests and tunnels are under way.
@@ -193,6 +213,7 @@ impl Site {
             validate: settings.validate.clone(),
             reconnect_grace: settings.enforcement.reconnect_grace,
             stop_limit: settings.server.stop_limit,
+            drain_limit: settings.server.drain_limit,
             warning_percent: settings.enforcement.warning_percent,
             show_people: settings.ops.show_people,
             hosts,

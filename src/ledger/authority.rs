@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::lease::{Occupant, SeatId};
 use super::seats::{Refusal, SeatInfo};
@@ -76,7 +77,7 @@ pub struct Ask<'a> {
 }
 
 /// An authority's yes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Granted {
     /// What is against it, where it was asked for by force.
     pub observed: Option<Reason>,
@@ -87,7 +88,7 @@ pub struct Granted {
 }
 
 /// An authority's no.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Denied {
     Refused(Refusal),
     /// It cannot tell now; the reason is `store_unavailable`.
@@ -97,7 +98,7 @@ pub enum Denied {
 }
 
 /// An open that the document server accepted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accepted {
     pub seat: SeatId,
     /// The session that may come back.
@@ -107,7 +108,7 @@ pub struct Accepted {
 }
 
 /// Why an accepted open is not recorded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Unconfirmed {
     Unavailable,
     /// The authority decides no more: what this process keeps is the truth.
@@ -132,7 +133,7 @@ impl Confirmation {
 }
 
 /// A seat on its way to another process.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeatState {
     pub id: SeatId,
     pub class: SeatClass,

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use super::authority::Confirmation;
@@ -16,7 +17,7 @@ use crate::licence::Licence;
 use crate::seat::SeatClass;
 
 /// The number of a seat: unique in a ledger for as long as the process runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SeatId(pub u64);
 
 impl fmt::Display for SeatId {
@@ -26,10 +27,13 @@ impl fmt::Display for SeatId {
 }
 
 /// Who sits on a seat, and where: what an operator's list shows.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Occupant {
+    #[serde(with = "crate::ledger::shared_text")]
     pub tenant: Arc<str>,
+    #[serde(with = "crate::ledger::shared_text")]
     pub document: Arc<str>,
+    #[serde(with = "crate::ledger::shared_text")]
     pub user: Arc<str>,
     /// The editor's `IsAnonymousUser`; the `anonym` of the license command.
     pub anonymous: bool,
@@ -37,7 +41,7 @@ pub struct Occupant {
 }
 
 /// Why the connection that holds a seat is asked to end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum CloseReason {
     /// An operator closed the session. The seat is held until the connection ended.
     Operator,
@@ -129,6 +133,16 @@ impl Seat {
 
     pub fn occupant(&self) -> &Occupant {
         &self.sitting.occupant
+    }
+
+    /// When the session took its seat; a reconnect does not change it.
+    pub fn since(&self) -> Timestamp {
+        self.sitting.since
+    }
+
+    /// Whether the document server accepted an open of the session.
+    pub fn is_established(&self) -> bool {
+        self.licence.is_established(self.sitting.id)
     }
 
     /// The licence that the seat belongs to.

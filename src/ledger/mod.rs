@@ -10,6 +10,7 @@
 //! | `shared` | asking an authority; seats that pass from process to process |
 //! | `grace` | the seats that are kept for a reconnect, and until when |
 //! | `users` | the unique users of a class: counted, in reserve, expired |
+//! | [`shared_text`] | text of seats that pass between processes |
 //! | `table` | the hash table under it, which has no slow moment |
 //!
 //! The way of a seat: [`LicenceSeats::admit`] when a session's `auth` arrives, [`Seat::confirm`]
@@ -23,6 +24,7 @@ mod grace;
 mod lease;
 mod seats;
 mod shared;
+pub mod shared_text;
 mod state;
 mod table;
 #[cfg(test)]
@@ -30,8 +32,8 @@ mod tests;
 mod users;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
 use parking_lot::RwLock;
@@ -56,7 +58,8 @@ struct Shared {
     licences: RwLock<HashMap<Arc<str>, Arc<LicenceSeats>>>,
     viewers: RwLock<HashMap<Arc<str>, Arc<AtomicU64>>>,
     next_id: Arc<AtomicU64>,
-    authority: OnceLock<Arc<dyn Authority>>,
+    /// Who decides about licences that are not asked for yet.
+    authority: RwLock<Option<Arc<dyn Authority>>>,
 }
 
 impl Default for Ledger {
@@ -77,7 +80,7 @@ impl Ledger {
                 licences: RwLock::default(),
                 viewers: RwLock::default(),
                 next_id: Arc::new(AtomicU64::new(first)),
-                authority: OnceLock::new(),
+                authority: RwLock::default(),
             }),
         }
     }
@@ -91,20 +94,48 @@ impl Ledger {
         let id: Arc<str> = id.into();
         let mut licences = self.shared.licences.write();
         let seats = licences.entry(Arc::clone(&id)).or_insert_with(|| {
-            let authority = self.shared.authority.get().cloned();
+            let authority = self.shared.authority.read().clone();
             Arc::new(LicenceSeats::new(id, Arc::clone(&self.shared.next_id), authority))
         });
         Arc::clone(seats)
     }
 
-    /// Lets `authority` decide about all licences that are asked for from now on; once.
+    /// Lets `authority` decide about all licences that are asked for from now on.
     pub fn set_authority(&self, authority: Arc<dyn Authority>) {
-        let _ = self.shared.authority.set(authority);
+        *self.shared.authority.write() = Some(authority);
+    }
+
+    /// Whether somebody else decides.
+    pub fn has_authority(&self) -> bool {
+        self.shared.authority.read().is_some()
     }
 
     /// All licences whose seats were asked for, in no order.
     pub fn licences(&self) -> Vec<Arc<LicenceSeats>> {
         self.shared.licences.read().values().cloned().collect()
+    }
+
+    /// From here on `authority` decides about every licence; returns what is held, each licence's
+    /// in one step with the change.
+    pub fn hand_to(
+        &self,
+        authority: Arc<dyn Authority>,
+        now: Timestamp,
+    ) -> Vec<(Arc<str>, Vec<SeatState>)> {
+        *self.shared.authority.write() = Some(Arc::clone(&authority));
+        let hand = |seats: Arc<LicenceSeats>| {
+            let states = seats.hand_to(Arc::clone(&authority), now);
+            (Arc::clone(seats.licence_id()), states)
+        };
+        self.licences().into_iter().map(hand).collect()
+    }
+
+    /// The counts here decide again.
+    pub fn withdraw(&self) {
+        *self.shared.authority.write() = None;
+        for licence in self.licences() {
+            licence.withdraw();
+        }
     }
 
     /// Closes a session whichever licence its seat belongs to: see [`LicenceSeats::close`].

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
 use super::authority::{Accepted, Authority, Confirmation, Granted};
 use super::lease::{CloseReason, Occupant, Seat, SeatId, Sitting};
@@ -40,7 +41,7 @@ pub struct SeatRequest<'a> {
 }
 
 /// No seat, and what was taken at that moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
     pub reason: Reason,
     pub usage: Usage,

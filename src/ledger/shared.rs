@@ -167,6 +167,10 @@ impl LicenceSeats {
         Some(Seat::new(Arc::clone(self), sitting, None))
     }
 
+    pub(super) fn is_established(&self, id: SeatId) -> bool {
+        self.state.lock().get(id).is_some_and(|held| held.established)
+    }
+
     /// The authority gave a seat of this process to the same session elsewhere.
     pub fn supersede(&self, id: SeatId) {
         let mut state = self.state.lock();

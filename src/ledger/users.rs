@@ -13,14 +13,16 @@ use std::ops::Bound::{Excluded, Included};
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::table::{Row, Table};
 use crate::seat::SeatClass;
 
 /// What is remembered about a unique user, in the ledger's store too.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserRecord {
     pub class: SeatClass,
+    #[serde(with = "crate::ledger::shared_text")]
     pub user: Arc<str>,
     /// The user is counted before this instant; whole seconds.
     pub expires: Timestamp,

@@ -8,7 +8,6 @@
 //! | [`error`] | why a store cannot be opened, or an operation failed |
 //! | [`key`] | licence keys as keyed hashes |
 //! | `changes`, `declared` | what administrators and files do, on any backend's `book` |
-//! | [`migrate`] | everything of one store into another |
 //! | [`embedded`] | the SQLite file of one gateway |
 //! | [`redis`] | the Redis or Valkey of several gateways |
 //!
@@ -25,7 +24,6 @@ pub mod embedded;
 pub mod error;
 mod hexadecimal;
 pub mod key;
-pub mod migrate;
 pub mod records;
 pub mod redis;
 #[cfg(test)]
@@ -33,6 +31,7 @@ pub(crate) mod tests;
 pub mod usage;
 
 use std::fmt;
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -325,18 +324,18 @@ pub trait Store: fmt::Debug + Send + Sync {
 
     // --- upkeep ---
 
-    /// Takes items of another store in, as they are: see [`migrate::migrate`].
-    async fn take_in(&self, items: Vec<migrate::Item>) -> Result<()>;
-
-    /// What licence keys are hashed with.
-    fn key(&self) -> &KeyHasher;
-
     /// Writes a whole and consistent copy to a file that does not exist yet, while everything goes
     /// on. Without the key file beside the store, a copy's licence keys match nothing.
     ///
     /// # Errors
     /// [`StoreError::Target`]: the file is there already, or cannot be written.
     async fn backup(&self, file: PathBuf) -> Result<()>;
+
+    /// What keeps other processes away from the store, for one that takes over; `None` where
+    /// several may use it.
+    fn lock(&self) -> Option<&File> {
+        None
+    }
 
     /// Returns when the store's own thread has had a turn, whatever it had to say; `false` if it
     /// is gone. A store without a thread of its own in this process has nothing that could hang.

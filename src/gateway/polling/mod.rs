@@ -54,8 +54,8 @@ const COMPRESS_FROM: usize = 1024;
 /// How long the document server may take to hear that a session was refused.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The packet that says nothing.
-const NOOP: &[u8] = b"6";
+/// The packet that ends a session; its client connects again.
+const CLOSE: &[u8] = b"1";
 
 /// What a `POST` is answered with when it was taken.
 const TAKEN: &[u8] = b"ok";
@@ -264,9 +264,10 @@ impl Polling<'_> {
                 self.refuse_session(polled, DisconnectCode::Drop).await;
                 return self.deliver_farewell(session, id, polled).await;
             }
-            // The client asks again, and is told then that nobody listens any more.
+            // The client connects again, to whoever comes next.
             () = closes(&mut closing) => {
-                let mut answer = Answer::json(NOOP);
+                self.lose(id, polled);
+                let mut answer = Answer::json(CLOSE);
                 answer.content_type = "text/plain; charset=UTF-8";
                 answer.keep_alive = false;
                 return answer.send(session).await;

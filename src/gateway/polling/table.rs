@@ -204,6 +204,23 @@ impl PolledSessions {
         Some((Arc::clone(found), found.under_way()))
     }
 
+    /// Gives all of them up; their seats are kept for `grace` from `at` on.
+    pub fn lose(&self, at: Timestamp, grace: Duration) {
+        let sessions = std::mem::take(&mut *self.by_id.lock());
+        for session in sessions.into_values() {
+            session.session.lock().lose(at, grace);
+        }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.by_id.lock().len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// The seats that are held by polling.
     pub fn seats(&self) -> HashSet<SeatId> {
         let sessions: Vec<_> = self.by_id.lock().values().cloned().collect();

@@ -36,11 +36,15 @@ pub(super) struct Opened {
     pub(super) unchecked: Option<Connection>,
 }
 
-/// Opens the store at `path`, or makes a new one where there is none.
-pub(super) fn open(path: &Path, readers: usize) -> Result<Opened, OpenError> {
+/// Opens the store at `path`, or makes a new one where there is none; under `lock`, if another
+/// process passed it on.
+pub(super) fn open(path: &Path, readers: usize, lock: Option<File>) -> Result<Opened, OpenError> {
     let failed = |error: rusqlite::Error| database_error(path, &error);
     make_folder(path)?;
-    let lock = take_lock(path)?;
+    let lock = match lock {
+        Some(lock) => lock,
+        None => take_lock(path)?,
+    };
     let key_path = path.with_file_name("store.key");
     let known_keys = key::read(&key_path)?;
     look_at_header(path)?;
@@ -168,7 +172,7 @@ fn version(connection: &Connection, path: &Path) -> Result<i64, OpenError> {
     Ok(found)
 }
 
-pub(super) fn make_folder(path: &Path) -> Result<(), OpenError> {
+fn make_folder(path: &Path) -> Result<(), OpenError> {
     let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else {
         return Ok(());
     };
