@@ -136,6 +136,8 @@ impl Gate {
                 Some(Event::GaveUpEditing) => {
                     let terms = world.terms(&self.tenant);
                     self.session.on_gave_up_editing(&terms, &world.ledger);
+                    // What it is by a later open is told by that one's reply.
+                    self.told = None;
                 }
                 Some(Event::Connected | Event::Upgraded) => {}
             }
