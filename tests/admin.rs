@@ -175,6 +175,21 @@ async fn a_released_user_frees_a_seat_and_works_on() {
     let unknown = ["seats", "release", DEFAULT_LICENCE, "nobody"];
     run(&gateway, &unknown).await.failed(1, &["nobody"]);
     run(&gateway, &["seats", "list", "--users", "no-such"]).await.failed(1, &["no-such"]);
+
+    // The seat is not handed around: who was released waits, whoever else comes does not.
+    run(&gateway, &["seats", "release", DEFAULT_LICENCE, "bob"]).await.good();
+    gateway.admit(&Open::editor("d", "ann/ä %")).await.goodbye().await;
+    let again = ["seats", "release", DEFAULT_LICENCE, "ann/ä %"];
+    run(&gateway, &again).await.failed(1, &["release_cooldown", "was released before"]);
+    gateway.refuse(&Open::editor("d", "bob")).await;
+    let file = gateway.folder().join("seatgate.toml");
+    let good = std::fs::read_to_string(&file).unwrap();
+    let at_once = good.replacen("[enforcement]", "[enforcement]\nrelease_cooldown = \"0s\"", 1);
+    assert_ne!(at_once, good);
+    std::fs::write(&file, at_once).unwrap();
+    run(&gateway, &["reload"]).await.good();
+    run(&gateway, &again).await.good();
+    gateway.admit(&Open::editor("d", "bob")).await.goodbye().await;
 }
 
 #[tokio::test]

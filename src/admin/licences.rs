@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde::Deserialize;
 
@@ -18,6 +19,10 @@ use super::terms;
 use crate::clock;
 use crate::seat::SeatClass;
 use crate::store::LicenceRecord;
+
+/// How far back the audit log is looked through for a release: pages, and entries of one.
+const AUDIT_PAGES: usize = 100;
+const AUDIT_PAGE: u32 = 1_000;
 
 type Answer<T> = Result<Json<T>, ApiError>;
 
@@ -276,6 +281,34 @@ pub(super) struct ReleaseQuery {
     class: Option<Class>,
 }
 
+/// Until when a user who was released before cannot be released again; the audit log knows.
+async fn cools_down(
+    office: &Office,
+    licence: &str,
+    user: &str,
+    now: Timestamp,
+) -> Result<Option<Timestamp>, ApiError> {
+    let cooldown = office.shared.site.load().release_cooldown;
+    let Ok(since) = now.checked_sub(cooldown) else { return Ok(None) };
+    let mut before = None;
+    for _ in 0..AUDIT_PAGES {
+        let page = office.store().audit(before, AUDIT_PAGE).await?;
+        for entry in &page {
+            if entry.at <= since {
+                return Ok(None);
+            }
+            if entry.action == "user.release" && entry.subject == licence && entry.detail == user {
+                return Ok(entry.at.checked_add(cooldown).ok());
+            }
+        }
+        match page.last() {
+            Some(last) => before = Some(last.number),
+            None => return Ok(None),
+        }
+    }
+    Ok(None)
+}
+
 /// Stops counting a user; whoever works goes on.
 pub(super) async fn release(
     State(office): State<Arc<Office>>,
@@ -284,6 +317,14 @@ pub(super) async fn release(
     Asked(asked): Asked<ReleaseQuery>,
 ) -> Answer<api::Released> {
     let now = clock::now();
+    // Two releases of one user must not pass the look side by side.
+    let _turn = office.turn.lock().await;
+    if let Some(until) = cools_down(&office, &id, &user, now).await? {
+        return Err(ApiError::Conflict(format!(
+            "the user {user} was released before and cannot be again until {until}: a seat is not \
+             to be handed around ([enforcement] release_cooldown)"
+        )));
+    }
     let seats = office.seats(&id);
     let mut classes = Vec::new();
     for class in Class::seat_classes(asked.class) {

@@ -24,6 +24,7 @@ const MOST_WORKERS: u64 = 1024;
 /// Longer than this the address of a Unix socket does not fit into the system's structure.
 const LONGEST_SOCKET_PATH: usize = 107;
 const LONGEST_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
+const LONGEST_COOLDOWN: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const LONGEST_DRAIN: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
@@ -174,12 +175,16 @@ pub(super) fn enforcement(mut table: Table<'_>) -> Enforcement {
     };
     let policy = policy(&mut table, built_in);
     let grace = Duration::ZERO..=LONGEST_GRACE;
+    let cooldown = Duration::ZERO..=LONGEST_COOLDOWN;
     let enforcement = Enforcement {
         policy,
         reconnect_grace: table
             .read_within("reconnect_grace", &DURATION, grace, tell_duration)
             .unwrap_or(Duration::from_secs(30)),
         warning_percent: table.integer("warning_percent", 1..=100).unwrap_or(90),
+        release_cooldown: table
+            .read_within("release_cooldown", &DURATION, cooldown, tell_duration)
+            .unwrap_or(DAY),
     };
     table.finish();
     enforcement

@@ -148,6 +148,8 @@ pub struct Enforcement {
     pub reconnect_grace: Duration,
     /// 1 to 100.
     pub warning_percent: u8,
+    /// How long after an operator released a user that user cannot be released again.
+    pub release_cooldown: Duration,
 }
 
 #[derive(Clone, Debug)]

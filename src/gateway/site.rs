@@ -60,6 +60,8 @@ pub struct Site {
     pub stop_limit: Duration,
     /// How long sessions may stay here after another process took over.
     pub drain_limit: Duration,
+    /// How long a user who was released cannot be released again.
+    pub release_cooldown: Duration,
     /// From this share of a kind of seat on a warning is due.
     pub warning_percent: u8,
     /// Whether the status page tells who sits where.
@@ -214,6 +216,7 @@ impl Site {
             reconnect_grace: settings.enforcement.reconnect_grace,
             stop_limit: settings.server.stop_limit,
             drain_limit: settings.server.drain_limit,
+            release_cooldown: settings.enforcement.release_cooldown,
             warning_percent: settings.enforcement.warning_percent,
             show_people: settings.ops.show_people,
             hosts,
