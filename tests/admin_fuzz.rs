@@ -119,6 +119,10 @@ async fn whatever_is_asked_is_answered_as_described() {
     let mut dice = Dice(2026);
     let mut asked = 0;
     for (path, operations) in document["paths"].as_object().unwrap() {
+        // It would leave another process than the one that is asked; tests/upgrade.rs asks for it.
+        if path == "/v1/upgrade" {
+            continue;
+        }
         for (method, operation) in operations.as_object().unwrap() {
             if !["get", "post", "put", "patch", "delete"].contains(&method.as_str()) {
                 continue;

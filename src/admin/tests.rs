@@ -58,6 +58,7 @@ fn by_code(schema: &str, example: &Value) -> Value {
         "SeatPage" => again::<api::SeatPage>(example),
         "Status" => again::<api::Status>(example),
         "Reloaded" => again::<api::Reloaded>(example),
+        "Upgraded" => again::<api::Upgraded>(example),
         "AuditPage" => again::<api::AuditPage>(example),
         "UsagePage" => again::<api::UsagePage>(example),
         "UserUsagePage" => again::<api::UserUsagePage>(example),
