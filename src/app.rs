@@ -126,7 +126,7 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     if let Some(taking) = &taking {
         tracing::info!(version = taking.version(), "taking over");
     }
-    let Sockets { public, public_over_tls, operations, administration, files } =
+    let Sockets { public, public_over_tls, operations, mut files } =
         Sockets::open(&settings, taking.as_mut())?;
     let high_water = Arc::new(HighWater::open(&settings.server.state_directory));
     high_water.judge(&mut settings.licences, clock::now());
@@ -136,6 +136,8 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     let lock = taking.as_mut().and_then(Taking::store_lock);
     let seats = taking.as_mut().map(Taking::prepared).transpose()?;
     let Opened { registrar, ledger, cluster } = open_store(&settings, lock, &metrics)?;
+    let (administration, copy) = sockets::open_administration(&settings, taking.as_mut())?;
+    files.push(copy);
     let adopted = seats.map(|seats| seats.adopt(&ledger));
     let site = Site::build(&settings, &ledger, registrar.registry(), None);
     reloading::note(&metrics, true);

@@ -15,7 +15,6 @@ pub(super) struct Sockets {
     pub(super) public: Vec<TcpListener>,
     pub(super) public_over_tls: Vec<TcpListener>,
     pub(super) operations: Vec<TcpListener>,
-    pub(super) administration: Socket,
     pub(super) files: Vec<(Passed, OwnedFd)>,
 }
 
@@ -48,12 +47,23 @@ impl Sockets {
         let over_tls = settings.server.tls.as_ref();
         let public_over_tls = listen(over_tls.map_or(&[][..], |tls| &tls.listen))?;
         let operations = listen(&[settings.ops.listen])?;
-        let inherited = taking.as_mut().and_then(|taking| taking.administration());
-        let administration = match inherited {
-            Some(listener) => admin::inherit(listener, &settings.admin.socket)?,
-            None => admin::listen(&settings.admin.socket)?,
-        };
-        files.push((Passed::Administration, administration.listener.try_clone()?.into()));
-        Ok(Self { public, public_over_tls, operations, administration, files })
+        Ok(Self { public, public_over_tls, operations, files })
     }
+}
+
+/// The socket of the administration API, and what can be passed on of it. Opened after the store,
+/// whose errors say more of a folder that cannot be used, or is another gateway's.
+///
+/// # Errors
+/// Somebody listens there, or the folder cannot be written to.
+pub(super) fn open_administration(
+    settings: &Settings,
+    taking: Option<&mut Taking>,
+) -> Result<(Socket, (Passed, OwnedFd)), StartError> {
+    let administration = match taking.and_then(Taking::administration) {
+        Some(listener) => admin::inherit(listener, &settings.admin.socket)?,
+        None => admin::listen(&settings.admin.socket)?,
+    };
+    let copy = administration.listener.try_clone()?;
+    Ok((administration, (Passed::Administration, copy.into())))
 }
