@@ -403,7 +403,9 @@ impl Session {
         pending.class = decided;
         let class = match decided {
             SessionClass::Viewer => {
-                pending.seat = None;
+                // With several opens under way it may be another's reply: what is held stays, as the
+                // seat that was held before may have gone into this one.
+                self.kept.extend(pending.seat.take().filter(|_| self.overlapped));
                 let replied = self.accepted(pending, reply, terms, ledger);
                 return Answered::Done(Replied { corrected: true, ..replied });
             }

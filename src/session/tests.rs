@@ -569,3 +569,28 @@ fn a_seat_that_moves_on_while_the_server_thinks_leaves_no_editor_behind() {
     assert_eq!(first.close_reason(), Some(CloseReason::Superseded));
     assert_eq!(second.close_reason(), None);
 }
+
+#[test]
+fn replies_that_answer_another_open_leave_no_editor_without_a_seat() {
+    let desk = Desk::connections(1, 0);
+    let mut session = desk.session();
+    session.on_connected(CONNECTED);
+    let passes = |session: &mut Session, text: &str| {
+        let verdict = desk.auth(session, text);
+        assert!(matches!(verdict, Verdict::Pass(_)), "{verdict:?}");
+    };
+    let answer = |session: &mut Session, view: bool| {
+        let verdict = desk.reply(session, &reply_as(view, false)).verdict;
+        !matches!(verdict, ReplyVerdict::Forbid)
+    };
+    // An open said twice is answered twice: every later reply meets the open behind its own.
+    passes(&mut session, &editor("u"));
+    passes(&mut session, &editor("u"));
+    passes(&mut session, &viewer("u"));
+    assert!(answer(&mut session, false) && answer(&mut session, false));
+    passes(&mut session, &editor("v"));
+    assert!(answer(&mut session, true), "the viewer's, which meets the second editor's open");
+    let edits = answer(&mut session, false);
+    assert!(!edits || desk.used(SeatKind::EditorConnections) == 1, "an editor without a seat");
+    assert_eq!(desk.open(&mut desk.session(), &editor("w")), Err(Some(Reason::Connections)));
+}
