@@ -177,7 +177,7 @@ pub fn settle(request: &mut RequestHeader) -> Result<(), TooManyHeaders> {
     Ok(())
 }
 
-/// A request with more headers than [`MAX_HEADERS`].
+/// A request with more headers than `MAX_HEADERS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooManyHeaders;
 

@@ -11,11 +11,11 @@
 //! The way of it:
 //!
 //! 1. The old process starts the new one, which reads its configuration and says
-//!    [`Heir::Prepared`]. If that fails, nothing has happened.
+//!    `Heir::Prepared`. If that fails, nothing has happened.
 //! 2. The old one stops accepting and deciding, and sends the sockets, the store's lock and every
 //!    seat that is held. Opens that arrive on its connections wait.
 //! 3. The new one opens the store, counts the users, adopts the seats, begins to serve and says
-//!    [`Heir::Serving`]. If it fails before, the old one goes on as if nothing had been.
+//!    `Heir::Serving`. If it fails before, the old one goes on as if nothing had been.
 //! 4. From then on the new process decides about every seat. The old one only carries the
 //!    sessions that it has, asks for what they need, and tells what becomes of their seats, until they are
 //!    over or its time is.

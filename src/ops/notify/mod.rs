@@ -94,7 +94,7 @@ impl Notifier {
     }
 
     /// What began (a stop) goes on: the manager's time limit is not to end it yet. Say it again
-    /// within [`EXTENSION`].
+    /// within `EXTENSION`.
     pub fn still_at_it(&self, status: &str) {
         let micros = u32::try_from(EXTENSION.as_micros()).unwrap_or(u32::MAX);
         self.send(&[NotifyState::ExtendTimeoutUsec(micros)], Some(status));
