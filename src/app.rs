@@ -27,7 +27,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::admin::{Administration, Desks, Office, SocketError};
-use crate::clock;
+use crate::clock::{self, Clock};
 use crate::cluster::{Cluster, Sharing, Standing};
 use crate::config::{self, ConfigErrors, ConfigWarning, Loaded, Settings, StoreBackend};
 use crate::engine::{Engine, EngineError};
@@ -299,7 +299,8 @@ fn open_store(
                 let sharing = Sharing { lease: redis.lease, on_failure: redis.on_failure };
                 let registry = Arc::clone(registrar.registry());
                 let terms = Arc::new(move |id: &str| registry.find(id)?.licence());
-                let (cluster, ledger) = Cluster::join(engine, sharing, terms).await?;
+                let (cluster, ledger) =
+                    Cluster::join(engine, sharing, terms, Clock::system()).await?;
                 let (seen, told) = (cluster.clone(), Arc::clone(metrics));
                 cluster.watch(Arc::new(move || {
                     let Standing { connected, ended, overshoot } = seen.standing();

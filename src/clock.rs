@@ -1,5 +1,7 @@
 //! The one place that reads the clock, and notices when it is set.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::{SignedDuration, Timestamp};
@@ -11,6 +13,33 @@ const TOLERANCE: SignedDuration = SignedDuration::from_secs(2);
 /// Now, as licences, seats and tokens count time.
 pub fn now() -> Timestamp {
     Timestamp::now()
+}
+
+/// A clock, for what is told which one to go by.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
+
+impl Clock {
+    /// The system's.
+    pub fn system() -> Self {
+        Self::of(now)
+    }
+
+    /// Another.
+    pub fn of(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
+    }
+
+    /// What it shows.
+    pub fn now(&self) -> Timestamp {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Clock")
+    }
 }
 
 /// Notices when the clock is set, or the machine slept: then the time of day has gone on otherwise

@@ -20,7 +20,7 @@ mod call;
 mod tests;
 mod upkeep;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -32,6 +32,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use crate::admission::{self, Reason};
+use crate::clock::Clock;
 use crate::config::OnFailure;
 use crate::engine::{Engine, EngineError};
 use crate::ledger::{
@@ -83,8 +84,9 @@ struct Inner {
     engine: Engine,
     sharing: Sharing,
     terms: TermsOf,
+    clock: Clock,
     ledger: Ledger,
-    members: Mutex<HashMap<Arc<str>, Member>>,
+    members: Mutex<BTreeMap<Arc<str>, Member>>,
     /// One at a time becomes a new owner.
     joining: tokio::sync::Mutex<()>,
     queue: mpsc::UnboundedSender<Told>,
@@ -106,7 +108,7 @@ struct Member {
     withdrawn: bool,
     users_version: Option<u64>,
     /// Seats that the engine and the mirror did not agree about at the last look.
-    suspects: HashSet<u64>,
+    suspects: BTreeSet<u64>,
 }
 
 /// What the engine is told in its turn.
@@ -132,6 +134,7 @@ impl Cluster {
         engine: Engine,
         sharing: Sharing,
         terms: TermsOf,
+        clock: Clock,
     ) -> Result<(Self, Ledger), EngineError> {
         let owner = next_owner(&engine).await?;
         let ledger = Ledger::starting_at(owner << SEATS_OF_OWNER);
@@ -140,6 +143,7 @@ impl Cluster {
             engine,
             sharing,
             terms,
+            clock,
             ledger: ledger.clone(),
             members: Mutex::default(),
             joining: tokio::sync::Mutex::default(),
@@ -168,7 +172,7 @@ impl Cluster {
 
     /// Gives all seats back at once: the gateway ends.
     pub async fn leave(&self) {
-        let members: Vec<_> = self.inner.members.lock().drain().collect();
+        let members: Vec<_> = std::mem::take(&mut *self.inner.members.lock()).into_iter().collect();
         for (licence, member) in members {
             if let Err(error) = call::leave(&self.inner.engine, &licence, member.owner).await {
                 tracing::warn!(%error, "seats are given back only when their lease ends");

@@ -9,7 +9,7 @@ use proptest::test_runner::TestRunner;
 
 use super::{Cluster, Sharing};
 use crate::admission::Reason;
-use crate::clock;
+use crate::clock::{self, Clock};
 use crate::config::OnFailure;
 use crate::ledger::{CloseReason, Ledger, LicenceSeats, Occupant, Refusal, Seat, SeatRequest};
 use crate::licence::tests::licence as terms;
@@ -35,7 +35,8 @@ impl Gateway {
         let terms = Arc::new(move |_: &str| Some(Arc::clone(&licence)));
         let engine = engine(&server.url()).await;
         let sharing = Sharing { lease, on_failure };
-        let (cluster, ledger) = Cluster::join(engine, sharing, terms).await.unwrap();
+        let (cluster, ledger) =
+            Cluster::join(engine, sharing, terms, Clock::system()).await.unwrap();
         Self { cluster, ledger }
     }
 

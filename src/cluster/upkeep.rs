@@ -1,7 +1,7 @@
 //! What goes on beside the opens: leases are renewed, seats given back, others' seats looked at,
 //! and everything is put right after an outage.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -11,7 +11,6 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::call::{self, Admission, Admit, Held, OfClass};
 use super::{CHANNEL, Cluster, Member, Told, next_owner};
-use crate::clock;
 use crate::config::OnFailure;
 use crate::engine::EngineError;
 use crate::ledger::{Elsewhere, LicenceSeats, SeatId, SeatState, UserRecord};
@@ -85,7 +84,10 @@ impl Cluster {
         loop {
             turns.tick().await;
             let mut answered = true;
-            for seats in self.inner.ledger.licences() {
+            let mut licences = self.inner.ledger.licences();
+            // In an order that can be repeated.
+            licences.sort_unstable_by(|one, other| one.licence_id().cmp(other.licence_id()));
+            for seats in licences {
                 if let Err(error) = self.look(&seats).await {
                     answered = false;
                     tracing::debug!(%error, "the seats of others cannot be looked at");
@@ -125,7 +127,7 @@ impl Cluster {
         if self.is_withdrawn(licence) {
             self.settle(seats, owner).await?;
         }
-        let (editors, viewers) = seats.own_reserve(clock::now());
+        let (editors, viewers) = seats.own_reserve(self.inner.clock.now());
         seats.set_elsewhere(elsewhere(held.editor, editors), elsewhere(held.live_viewer, viewers));
         let known = self.inner.members.lock().get(licence).and_then(|m| m.users_version);
         if known != Some(held.users_version) {
@@ -139,7 +141,7 @@ impl Cluster {
 
     /// Takes the users in whom others count, and lets those go whom nobody counts any more.
     async fn take_users_in(&self, seats: &Arc<LicenceSeats>) -> Result<(), EngineError> {
-        let now = clock::now();
+        let now = self.inner.clock.now();
         for class in [SeatClass::Editor, SeatClass::LiveViewer] {
             let users = users_of(&self.inner.engine, seats.licence_id(), class, now).await?;
             let names: HashSet<Arc<str>> =
@@ -166,14 +168,14 @@ impl Cluster {
         let licence = seats.licence_id();
         let suspected =
             self.inner.members.lock().get(licence).is_some_and(|m| !m.suspects.is_empty());
-        if seats.own_connections(clock::now()) == held.own && !suspected {
+        if seats.own_connections(self.inner.clock.now()) == held.own && !suspected {
             return Ok(());
         }
-        let there: HashSet<u64> =
+        let there: BTreeSet<u64> =
             call::own(&self.inner.engine, licence, owner).await?.into_iter().collect();
-        let here: HashSet<u64> =
-            seats.seats(clock::now()).into_iter().map(|seat| seat.id.0).collect();
-        let differ: HashSet<u64> = there.symmetric_difference(&here).copied().collect();
+        let here: BTreeSet<u64> =
+            seats.seats(self.inner.clock.now()).into_iter().map(|seat| seat.id.0).collect();
+        let differ: BTreeSet<u64> = there.symmetric_difference(&here).copied().collect();
         let still: Vec<u64> = {
             let mut members = self.inner.members.lock();
             let Some(member) = members.get_mut(licence) else { return Ok(()) };
@@ -224,7 +226,7 @@ impl Cluster {
         if let Some(member) = self.inner.members.lock().get_mut(licence) {
             member.withdrawn = false;
         }
-        let states = seats.hand_to(Arc::new(self.clone()), clock::now());
+        let states = seats.hand_to(Arc::new(self.clone()), self.inner.clock.now());
         let terms = (self.inner.terms)(licence);
         let mut over = 0;
         for state in &states {
@@ -263,7 +265,7 @@ impl Cluster {
         state: &SeatState,
     ) -> Result<(), EngineError> {
         let Some(until) = state.kept_until else { return Ok(()) };
-        let rest = until.duration_since(clock::now());
+        let rest = until.duration_since(self.inner.clock.now());
         let rest = Duration::try_from(rest).unwrap_or(Duration::ZERO);
         call::keep(&self.inner.engine, licence, owner, state.id, rest).await
     }

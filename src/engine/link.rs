@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use redis::aio::{ConnectionLike as _, MultiplexedConnection, SendError};
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
@@ -12,6 +13,7 @@ use redis::{
     TlsMode, Value,
 };
 
+use super::world::Connection;
 use crate::config::{Engine as Settings, Topology};
 
 /// How long connecting may take, and an answer.
@@ -25,41 +27,43 @@ pub(super) enum Link {
     Cluster(ClusterConnection),
 }
 
-impl Link {
-    pub(super) async fn send(&mut self, command: &Cmd) -> RedisResult<Value> {
-        let answer = match self {
-            Self::One(link) => link.req_packed_command(command).await,
-            Self::Cluster(link) => link.req_packed_command(command).await,
+#[async_trait]
+impl Connection for Link {
+    async fn send(&self, command: &Cmd) -> RedisResult<Value> {
+        let answer = match self.clone() {
+            Self::One(mut link) => link.req_packed_command(command).await,
+            Self::Cluster(mut link) => link.req_packed_command(command).await,
         };
         // What the server refuses comes as a value.
         answer?.extract_error()
     }
 
-    /// Whether the server takes writes. A cluster finds its masters by itself.
-    pub(super) async fn takes_writes(&mut self) -> bool {
-        match self {
+    async fn send_all(&self, pipeline: &Pipeline) -> RedisResult<Vec<Value>> {
+        let count = pipeline.len();
+        let answers = match self.clone() {
+            Self::One(mut link) => link.req_packed_commands(pipeline, 0, count).await,
+            Self::Cluster(mut link) => link.req_packed_commands(pipeline, 0, count).await,
+        };
+        answers?.into_iter().map(Value::extract_error).collect()
+    }
+
+    /// A cluster finds its masters by itself.
+    async fn takes_writes(&self) -> bool {
+        match self.clone() {
             Self::Cluster(_) => true,
-            Self::One(link) => {
-                let answered = redis::cmd("ROLE").query_async::<Vec<Value>>(link).await;
+            Self::One(mut link) => {
+                let answered = redis::cmd("ROLE").query_async::<Vec<Value>>(&mut link).await;
                 // Who may not ask goes by what the writes say.
                 let Ok(role) = answered else { return true };
                 !matches!(role.first(), Some(Value::BulkString(role)) if role == b"slave")
             }
         }
     }
-
-    pub(super) async fn send_all(&mut self, pipeline: &Pipeline) -> RedisResult<Vec<Value>> {
-        let answers = match self {
-            Self::One(link) => link.req_packed_commands(pipeline, 0, pipeline.len()).await,
-            Self::Cluster(link) => link.req_packed_commands(pipeline, 0, pipeline.len()).await,
-        };
-        answers?.into_iter().map(Value::extract_error).collect()
-    }
 }
 
 /// Connects, and makes sure that it is answered.
 pub(super) async fn connect(settings: &Settings) -> RedisResult<Link> {
-    let mut link = match &settings.address.topology {
+    let link = match &settings.address.topology {
         Topology::Cluster => Link::Cluster(cluster(settings)?.get_async_connection().await?),
         Topology::Single | Topology::Sentinel { .. } => {
             let config = AsyncConnectionConfig::new()

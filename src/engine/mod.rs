@@ -5,6 +5,7 @@
 //! | this one | [`Engine`]: commands, and whether there is a connection |
 //! | `link` | connecting: one server, sentinels, a cluster; TLS |
 //! | [`script`] | scripts that the engine carries out in one step |
+//! | [`world`] | what is around it: a network, a thread, chance |
 //! | [`error`] | why an operation failed |
 //!
 //! All commands of the process go over one connection, side by side: those that are sent while
@@ -17,6 +18,7 @@
 pub mod error;
 mod link;
 pub mod script;
+pub mod world;
 
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -30,9 +32,10 @@ use tokio::time::{sleep, timeout};
 
 pub use error::EngineError;
 pub use script::{Arguments, Script};
+pub use world::World;
 
-use crate::config::{Engine as Settings, Topology};
-use link::Link;
+use crate::config::Engine as Settings;
+use world::{Connection, Message, System};
 
 /// How long an operation waits for a connection that broke a moment ago.
 const REJOIN: Duration = Duration::from_millis(1_500);
@@ -67,15 +70,14 @@ pub enum Standing {
 
 /// What every clone shares.
 struct Shared {
-    settings: Settings,
+    world: Arc<dyn World>,
     /// Empty while there is no connection; the number tells connections apart.
-    link: Mutex<Option<(u64, Link)>>,
+    link: Mutex<Option<(u64, Arc<dyn Connection>)>>,
     standing: watch::Sender<Standing>,
     /// Why the last connect failed.
     last_error: Mutex<String>,
     /// Numbers of connections that somebody saw break.
     broken: mpsc::UnboundedSender<u64>,
-    runtime: tokio::runtime::Handle,
 }
 
 /// A Redis or Valkey. Clones are the same connection; it is closed when the last one is dropped.
@@ -99,41 +101,45 @@ impl Engine {
     /// The thread cannot be started.
     pub fn start(settings: Settings) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let world = System { settings, runtime: runtime.handle().clone() };
+        let (engine, work) = Self::within(Arc::new(world));
+        thread::Builder::new().name("engine".to_owned()).spawn(move || runtime.block_on(work))?;
+        Ok(engine)
+    }
+
+    /// Starts to connect in a world of the caller's. Returns at once.
+    pub fn start_in(world: Arc<dyn World>) -> Self {
+        let (engine, work) = Self::within(Arc::clone(&world));
+        world.spawn(Box::pin(work));
+        engine
+    }
+
+    /// An engine, and the work of keeping its connection up.
+    fn within(world: Arc<dyn World>) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (broken, seen) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
-            settings,
+            world,
             link: Mutex::new(None),
             standing: watch::Sender::new(Standing::Starting),
             last_error: Mutex::default(),
             broken,
-            runtime: runtime.handle().clone(),
         });
         let (alive, mut gone) = watch::channel(());
         let kept = Arc::downgrade(&shared);
-        thread::Builder::new().name("engine".to_owned()).spawn(move || {
-            runtime.block_on(async move {
-                tokio::select! {
-                    // No value is ever sent: this is the last clone's end.
-                    _ = gone.changed() => {}
-                    () = keep_up(kept, seen) => {}
-                }
-            });
-        })?;
-        Ok(Self { shared, _alive: Arc::new(alive) })
+        let work = async move {
+            tokio::select! {
+                biased;
+                // No value is ever sent: this is the last clone's end.
+                _ = gone.changed() => {}
+                () = keep_up(kept, seen) => {}
+            }
+        };
+        (Self { shared, _alive: Arc::new(alive) }, work)
     }
 
     /// Where it is, for people; without a password.
     pub fn told(&self) -> String {
-        let address = &self.shared.settings.address;
-        let hosts: Vec<_> =
-            address.hosts.iter().map(|(host, port)| format!("{host}:{port}")).collect();
-        match &address.topology {
-            Topology::Single => hosts.join(","),
-            Topology::Sentinel { service } => {
-                format!("{service} of the sentinels {}", hosts.join(","))
-            }
-            Topology::Cluster => format!("the cluster of {}", hosts.join(",")),
-        }
+        self.shared.world.told()
     }
 
     /// Whether there is a connection; changes are seen.
@@ -146,9 +152,9 @@ impl Engine {
         self.shared.last_error.lock().clone()
     }
 
-    /// Runs a task beside the connection, in the engine's own thread.
+    /// Runs a task beside the connection, where the engine's own are.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.shared.runtime.spawn(task);
+        self.shared.world.spawn(Box::pin(task));
     }
 
     /// Waits for the first connection; `each` hears of every second without one, and why.
@@ -191,7 +197,7 @@ impl Engine {
         if pipeline.is_empty() {
             return Ok(Vec::new());
         }
-        let (number, mut link) = self.link().await?;
+        let (number, link) = self.link().await?;
         let answered = link.send_all(pipeline).await;
         let values = self.judge(number, answered)??;
         values
@@ -203,17 +209,17 @@ impl Engine {
     /// Hands the messages of `channel` to the receiver, over a connection of their own that is
     /// made anew when it breaks. Messages can be lost: whoever relies on them also looks now and
     /// then. `None` comes whenever a connection was made: some may have been lost before.
-    pub fn messages(&self, channel: String) -> mpsc::Receiver<Option<Vec<u8>>> {
+    pub fn messages(&self, channel: String) -> mpsc::Receiver<Message> {
         let (sender, receiver) = mpsc::channel(MESSAGES);
         let shared = Arc::downgrade(&self.shared);
         self.spawn(async move {
-            while let Some(settings) = shared.upgrade().map(|shared| shared.settings.clone()) {
+            while let Some(world) = shared.upgrade().map(|shared| Arc::clone(&shared.world)) {
                 // What went wrong shows on the other connection.
-                let _ = listen(&settings, &channel, &sender).await;
+                let _ = world.listen(&channel, &sender).await;
                 if sender.is_closed() {
                     return;
                 }
-                sleep(part_of(LONGEST_PAUSE)).await;
+                sleep(part_of(LONGEST_PAUSE, &*world)).await;
             }
         });
         receiver
@@ -221,7 +227,7 @@ impl Engine {
 
     /// Sends a command. The outer error is that of the connection.
     async fn send(&self, command: &Cmd) -> Result<RedisResult<Value>, EngineError> {
-        let (number, mut link) = self.link().await?;
+        let (number, link) = self.link().await?;
         let answered = link.send(command).await;
         self.judge(number, answered)
     }
@@ -241,7 +247,7 @@ impl Engine {
         Ok(Err(error))
     }
 
-    async fn link(&self) -> Result<(u64, Link), EngineError> {
+    async fn link(&self) -> Result<(u64, Arc<dyn Connection>), EngineError> {
         if let Some(link) = self.shared.link.lock().clone() {
             return Ok(link);
         }
@@ -266,27 +272,27 @@ async fn keep_up(shared: Weak<Shared>, mut broken: mpsc::UnboundedReceiver<u64>)
     let mut number = 0;
     let mut failures = 0_u32;
     loop {
-        let Some(settings) = shared.upgrade().map(|shared| shared.settings.clone()) else { return };
-        let connected = timeout(CONNECT_PATIENCE, link::connect(&settings)).await;
+        let Some(world) = shared.upgrade().map(|shared| Arc::clone(&shared.world)) else { return };
+        let connected = timeout(CONNECT_PATIENCE, world.connect()).await;
         let Some(held) = shared.upgrade() else { return };
         match connected {
             Ok(Ok(link)) => {
                 number += 1;
                 failures = 0;
-                *held.link.lock() = Some((number, link.clone()));
+                *held.link.lock() = Some((number, Arc::clone(&link)));
                 held.last_error.lock().clear();
                 if held.standing.send_replace(Standing::Up) != Standing::Starting {
                     tracing::info!("connected to Redis again");
                 }
                 drop(held);
-                let why = watch(link, number, &mut broken).await;
+                let why = watch(&*link, number, &mut broken).await;
                 let Some(held) = shared.upgrade() else { return };
                 *held.link.lock() = None;
                 held.standing.send_replace(Standing::Broken);
                 tracing::warn!("the connection to Redis broke: {why}");
                 *held.last_error.lock() = why;
                 // The first attempt comes at once, but not of all gateways in one moment.
-                sleep(part_of(SHORTEST_PAUSE)).await;
+                sleep(part_of(SHORTEST_PAUSE, &*world)).await;
             }
             failed => {
                 let why = match failed {
@@ -302,14 +308,18 @@ async fn keep_up(shared: Weak<Shared>, mut broken: mpsc::UnboundedReceiver<u64>)
                 });
                 drop(held);
                 let pause = SHORTEST_PAUSE * 2_u32.saturating_pow(failures.min(16));
-                sleep(part_of(pause.min(LONGEST_PAUSE))).await;
+                sleep(part_of(pause.min(LONGEST_PAUSE), &*world)).await;
             }
         }
     }
 }
 
 /// Waits until a connection is no good any more; why.
-async fn watch(mut link: Link, number: u64, broken: &mut mpsc::UnboundedReceiver<u64>) -> String {
+async fn watch(
+    link: &dyn Connection,
+    number: u64,
+    broken: &mut mpsc::UnboundedReceiver<u64>,
+) -> String {
     let ping = redis::cmd("PING");
     loop {
         match timeout(PROBE_INTERVAL, broken.recv()).await {
@@ -335,7 +345,7 @@ async fn watch(mut link: Link, number: u64, broken: &mut mpsc::UnboundedReceiver
 async fn listen(
     settings: &Settings,
     channel: &str,
-    sender: &mpsc::Sender<Option<Vec<u8>>>,
+    sender: &mpsc::Sender<Message>,
 ) -> RedisResult<()> {
     let (pushed, mut pushes) = mpsc::channel(MESSAGES);
     // One that finds no room is lost, as on a connection that broke.
@@ -370,9 +380,6 @@ async fn listen(
 }
 
 /// A random part of a pause: between half of it and the whole.
-fn part_of(pause: Duration) -> Duration {
-    let mut random = [0_u8; 2];
-    // Without random bytes all gateways pause alike, which is no worse than before.
-    let _ = getrandom::fill(&mut random);
-    pause.mul_f64(0.5 + f64::from(u16::from_ne_bytes(random)) / f64::from(u16::MAX) / 2.0)
+fn part_of(pause: Duration, world: &dyn World) -> Duration {
+    pause.mul_f64(0.5 + world.chance() / 2.0)
 }
