@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use rustix::process::{Pid, Signal};
 
-use crate::{Result, bare, upstream};
+use crate::{Result, bare, growth, prepared, upstream};
 
 /// The first argument of a child.
 pub(crate) const MARK: &str = "--child";
@@ -79,10 +79,30 @@ impl Child {
 
     /// The address that a role says it listens on.
     pub(crate) fn read_address(&self) -> Result<SocketAddr> {
+        Ok(self.read_line()?.parse()?)
+    }
+
+    /// The first line that a role says.
+    pub(crate) fn read_line(&self) -> Result<String> {
         let stdout = self.stdout.lock().take();
         let mut line = String::new();
-        BufReader::new(stdout.ok_or("the address was read already")?).read_line(&mut line)?;
-        Ok(line.trim().parse()?)
+        BufReader::new(stdout.ok_or("it was read already")?).read_line(&mut line)?;
+        Ok(line.trim().to_owned())
+    }
+
+    /// All that a role says, until it has ended.
+    pub(crate) fn read_all(mut self) -> Result<String> {
+        let stdout = self.stdout.lock().take();
+        let mut text = String::new();
+        stdout.ok_or("it was read already")?.read_to_string(&mut text)?;
+        let status = self.process.wait()?;
+        if status.success() { Ok(text) } else { Err(format!("it ended with {status}").into()) }
+    }
+
+    /// Waits until it has ended by itself.
+    pub(crate) fn wait(mut self) -> Result<()> {
+        let status = self.process.wait()?;
+        if status.success() { Ok(()) } else { Err(format!("it ended with {status}").into()) }
     }
 
     /// Whether it ended by itself.
@@ -121,6 +141,14 @@ pub(crate) fn main(arguments: Vec<String>) -> ExitCode {
         Some("bare") => {
             watch_parent();
             bare::serve(&arguments.collect::<Vec<_>>())
+        }
+        Some("fill") => {
+            watch_parent();
+            prepared::fill_here(&arguments.collect::<Vec<_>>())
+        }
+        Some("growth") => {
+            watch_parent();
+            growth::measure_here(&arguments.collect::<Vec<_>>())
         }
         role => Err(format!("unknown role {role:?}").into()),
     };

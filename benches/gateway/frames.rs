@@ -34,6 +34,18 @@ impl Frames {
         Self { buffer: vec![0; FIRST_ROOM], start: 0, end: 0 }
     }
 
+    /// With more room, for what comes in bulk.
+    pub(crate) fn with_room(room: usize) -> Self {
+        Self { buffer: vec![0; room], start: 0, end: 0 }
+    }
+
+    /// Makes room for more at a time.
+    pub(crate) fn reserve(&mut self, room: usize) {
+        if self.buffer.len() < room {
+            self.buffer.resize(room, 0);
+        }
+    }
+
     /// What was read and not taken.
     pub(crate) fn unread(&self) -> &[u8] {
         self.buffer.get(self.start..self.end).unwrap_or_default()
@@ -46,6 +58,20 @@ impl Frames {
 
     /// Reads once; 0 at the end of the stream.
     pub(crate) async fn fill(&mut self, stream: &mut TcpStream) -> io::Result<usize> {
+        let read = stream.read(self.room()).await?;
+        self.end += read;
+        Ok(read)
+    }
+
+    /// The same from a stream that blocks.
+    pub(crate) fn fill_from(&mut self, stream: &mut impl io::Read) -> io::Result<usize> {
+        let read = stream.read(self.room())?;
+        self.end += read;
+        Ok(read)
+    }
+
+    /// Where the next bytes go; never empty.
+    fn room(&mut self) -> &mut [u8] {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
         } else if self.start > 0 {
@@ -55,10 +81,7 @@ impl Frames {
         if self.end == self.buffer.len() {
             self.buffer.resize(self.buffer.len() * 2, 0);
         }
-        let room = self.buffer.get_mut(self.end..).unwrap_or_default();
-        let read = stream.read(room).await?;
-        self.end += read;
-        Ok(read)
+        self.buffer.get_mut(self.end..).unwrap_or_default()
     }
 
     /// The next frame, unmasked, if all of it is here.

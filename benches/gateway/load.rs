@@ -70,6 +70,24 @@ pub(crate) struct Sample {
     pub(crate) errors: u64,
     /// Clients that did nothing in the window.
     pub(crate) stuck: usize,
+    /// Where operations were timed.
+    pub(crate) latency: Option<Latency>,
+}
+
+/// How long operations took.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Latency {
+    pub(crate) median: Duration,
+    pub(crate) p99: Duration,
+}
+
+impl Latency {
+    /// `None` where there was no operation.
+    pub(crate) fn of(mut latencies: Vec<Duration>) -> Option<Self> {
+        latencies.sort_unstable();
+        let at = |percent: usize| latencies.get(latencies.len() * percent / 100).copied();
+        Some(Self { median: at(50)?, p99: at(99)? })
+    }
 }
 
 /// A runtime for clients or the upstream.
@@ -157,6 +175,7 @@ impl Reading {
             cpu_microseconds: cpu.map(|cpu| cpu.as_secs_f64() * 1e6 / operations.max(1.0)),
             errors: self.errors,
             stuck: done.iter().filter(|done| **done == 0).count(),
+            latency: None,
         }
     }
 }

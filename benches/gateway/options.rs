@@ -1,11 +1,13 @@
 //! The command line.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
 use crate::peers::Kind;
+use crate::workload::Workload;
 
 /// Measures Seatgate end to end beside its peers.
 #[derive(Debug, Parser)]
@@ -31,13 +33,17 @@ pub(crate) struct Options {
     #[arg(long)]
     seconds: Option<f64>,
 
-    /// Idle sessions whose memory is measured.
+    /// The largest number of idle sessions.
     #[arg(long)]
     sessions: Option<usize>,
 
     /// Sessions that soak-opens opens.
     #[arg(long)]
     opens: Option<u64>,
+
+    /// A document server without tokens whose own license command is measured beside.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) document_server: Option<SocketAddr>,
 
     /// Also write the report to this file.
     #[arg(long, value_name = "FILE")]
@@ -46,62 +52,6 @@ pub(crate) struct Options {
     /// Given by `cargo bench`.
     #[arg(long, hide = true)]
     pub(crate) bench: bool,
-}
-
-/// What is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-pub(crate) enum Workload {
-    #[value(name = "http-1k")]
-    Http1k,
-    #[value(name = "http-64k")]
-    Http64k,
-    WsEcho,
-    /// The same through a WebSocket that is none of the co-authoring service's.
-    WsPlain,
-    #[value(name = "ws-16k-up")]
-    Ws16kUp,
-    #[value(name = "ws-16k-down")]
-    Ws16kDown,
-    WsOpen,
-    IdleMemory,
-    SoakOpens,
-}
-
-impl Workload {
-    /// The name on the command line and in the report.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Http1k => "http-1k",
-            Self::Http64k => "http-64k",
-            Self::WsEcho => "ws-echo",
-            Self::WsPlain => "ws-plain",
-            Self::Ws16kUp => "ws-16k-up",
-            Self::Ws16kDown => "ws-16k-down",
-            Self::WsOpen => "ws-open",
-            Self::IdleMemory => "idle-memory",
-            Self::SoakOpens => "soak-opens",
-        }
-    }
-
-    /// What one operation is, and how many clients do it.
-    pub(crate) fn description(self) -> &'static str {
-        match self {
-            Self::Http1k => "GET 1 KiB, 32 keep-alive connections, requests/s",
-            Self::Http64k => "GET 64 KiB, 32 keep-alive connections, requests/s",
-            Self::WsEcho => "200 B echoed on 64 admitted co-authoring sessions, messages/s",
-            Self::WsPlain => "200 B echoed on 64 WebSockets that are none, messages/s",
-            Self::Ws16kUp => "16 KiB messages to the server on 8 admitted sessions, messages/s",
-            Self::Ws16kDown => "16 KiB messages to the client on 8 admitted sessions, messages/s",
-            Self::WsOpen => "connect, 40, auth, reply, close; 32 at a time, sessions/s",
-            Self::IdleMemory => "admitted idle sessions, resident memory of the proxy",
-            Self::SoakOpens => "sessions opened and closed, 200 at a time",
-        }
-    }
-
-    /// Whether it is measured as operations within a time.
-    pub(crate) fn is_windowed(self) -> bool {
-        !matches!(self, Self::IdleMemory | Self::SoakOpens)
-    }
 }
 
 impl Options {
@@ -113,28 +63,39 @@ impl Options {
             .filter(|workload| self.only.is_empty() || self.only.contains(workload))
     }
 
+    pub(crate) fn wants_workload(&self, workload: Workload) -> bool {
+        self.workloads().any(|it| it == workload)
+    }
+
     /// Whether a peer is to be measured.
     pub(crate) fn wants(&self, kind: Kind) -> bool {
-        self.peer.is_empty() || self.peer.contains(&kind)
+        let is_there = kind != Kind::DocumentServer || self.document_server.is_some();
+        is_there && (self.peer.is_empty() || self.peer.contains(&kind))
     }
 
     pub(crate) fn rounds(&self) -> usize {
         self.rounds.unwrap_or(if self.quick { 1 } else { 5 })
     }
 
-    pub(crate) fn memory_rounds(&self) -> usize {
+    /// Rounds of what takes long.
+    pub(crate) fn long_rounds(&self) -> usize {
         self.rounds.unwrap_or(if self.quick { 1 } else { 3 })
     }
 
     /// How long operations are counted.
     pub(crate) fn window(&self) -> Duration {
-        let default = if self.quick { 0.4 } else { 2.0 };
+        let default = if self.quick { 0.2 } else { 1.0 };
         Duration::from_secs_f64(self.seconds.unwrap_or(default).clamp(0.05, 60.0))
     }
 
-    /// How many sessions idle.
+    /// The largest number of idle sessions.
     pub(crate) fn sessions(&self) -> usize {
-        self.sessions.unwrap_or(if self.quick { 400 } else { 4_000 })
+        self.sessions.unwrap_or(if self.quick { 300 } else { 9_000 })
+    }
+
+    /// Whether more idle sessions are tried, up to what the machine allows.
+    pub(crate) fn is_up_to_the_limit(&self) -> bool {
+        !self.quick && self.sessions.is_none()
     }
 
     /// How long after the last of them closed memory is looked at once more.
@@ -144,16 +105,26 @@ impl Options {
 
     /// How many sessions the soak opens.
     pub(crate) fn opens(&self) -> u64 {
-        self.opens.unwrap_or(if self.quick { 2_000 } else { 100_000 })
+        self.opens.unwrap_or(if self.quick { 1_000 } else { 50_000 })
     }
 
     /// How long a soak may take; what was not opened by then is not opened.
     pub(crate) fn soak_limit(&self) -> Duration {
-        Duration::from_secs(if self.quick { 20 } else { 180 })
+        Duration::from_secs(if self.quick { 20 } else { 120 })
+    }
+
+    /// The largest number of seats and users in one process.
+    pub(crate) fn growth(&self) -> u32 {
+        if self.quick { 10_000 } else { 1_000_000 }
+    }
+
+    /// The largest list of users that the license command is asked for.
+    pub(crate) fn most_users(&self) -> u32 {
+        if self.quick { 1_000 } else { 100_000 }
     }
 
     /// From here on no measurement begins any more.
     pub(crate) fn time_limit(&self) -> Duration {
-        Duration::from_secs(if self.quick { 45 } else { 10 * 60 })
+        Duration::from_secs(if self.quick { 120 } else { 19 * 60 })
     }
 }

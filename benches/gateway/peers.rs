@@ -1,10 +1,7 @@
 //! What is measured: Seatgate, a bare Pingora proxy, nginx, HAProxy, and no proxy at all.
 
-use std::ffi::OsStr;
-use std::fmt::Write as _;
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -13,8 +10,9 @@ use clap::ValueEnum;
 use tempfile::TempDir;
 
 use crate::child::Child;
-use crate::machine::file_limit;
-use crate::{Result, usage};
+use crate::requests::{Request, ask_once};
+use crate::workload::Workload;
+use crate::{Result, prepared, programs, usage};
 
 /// How long a proxy may take to answer its first request.
 const START: Duration = Duration::from_secs(20);
@@ -28,11 +26,20 @@ pub(crate) enum Kind {
     Seatgate,
     Nginx,
     Haproxy,
+    /// A real one, for what it answers by itself.
+    DocumentServer,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Direct, Self::Bare, Self::Seatgate, Self::Nginx, Self::Haproxy];
+    /// Seatgate comes before those that answer what it answers.
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Direct,
+        Self::Bare,
+        Self::Seatgate,
+        Self::Nginx,
+        Self::Haproxy,
+        Self::DocumentServer,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -41,23 +48,81 @@ impl Kind {
             Self::Seatgate => "seatgate",
             Self::Nginx => "nginx",
             Self::Haproxy => "haproxy",
+            Self::DocumentServer => "document server",
         }
+    }
+
+    /// Whether it stands between the clients and the upstream.
+    pub(crate) fn is_proxy(self) -> bool {
+        !matches!(self, Self::Direct | Self::DocumentServer)
     }
 
     /// Whether its program is there.
     pub(crate) fn is_installed(self) -> bool {
         match self {
-            Self::Direct | Self::Bare | Self::Seatgate => true,
-            Self::Nginx | Self::Haproxy => find_program(self.name()).is_some(),
+            Self::Nginx | Self::Haproxy => programs::find(self.name()).is_some(),
+            _ => true,
         }
     }
 }
 
 /// What all peers have in common.
-#[derive(Clone, Copy)]
+#[derive(Clone, Default)]
 pub(crate) struct Setting {
-    pub(crate) upstream: SocketAddr,
+    pub(crate) upstream: Option<SocketAddr>,
+    pub(crate) document_server: Option<SocketAddr>,
     pub(crate) threads: usize,
+    /// Users in Seatgate's store.
+    pub(crate) users: u32,
+    /// What the other proxies answer by themselves.
+    pub(crate) canned: Canned,
+}
+
+impl Setting {
+    pub(crate) fn upstream(&self) -> Result<SocketAddr> {
+        self.upstream.ok_or_else(|| "there is no upstream".into())
+    }
+}
+
+/// Bodies of Seatgate's own answers.
+#[derive(Clone, Default)]
+pub(crate) struct Canned {
+    pub(crate) validation: Vec<u8>,
+    /// By the number of users.
+    pub(crate) licenses: Vec<(u32, Vec<u8>)>,
+}
+
+impl Canned {
+    /// Asks Seatgate for all of them.
+    pub(crate) fn of(seatgate: &Peer, users: u32) -> Result<Self> {
+        let validation = ask_once(seatgate.address, &Request::validation())?;
+        if !validation.starts_with(b"{\"valid\":true") {
+            let said = String::from_utf8_lossy(&validation);
+            return Err(format!("Seatgate does not validate: {said}").into());
+        }
+        let mut licenses = Vec::new();
+        for users in [0].into_iter().chain(prepared::CROWDS).filter(|it| *it <= users) {
+            let body = ask_once(seatgate.address, &Request::license(users))?;
+            let listed = memchr::memmem::find_iter(&body, b"\"userid\"").count();
+            if listed != users as usize {
+                return Err(format!("Seatgate lists {listed} users of {users}").into());
+            }
+            licenses.push((users, body));
+        }
+        Ok(Self { validation, licenses })
+    }
+
+    /// How long the answer of a workload is; `None` where it is not Seatgate's own.
+    pub(crate) fn length(&self, workload: Workload) -> Option<usize> {
+        let users = match workload {
+            Workload::License0 => 0,
+            Workload::License1k => 1_000,
+            Workload::License100k => 100_000,
+            Workload::Validate => return Some(self.validation.len()),
+            _ => return None,
+        };
+        self.licenses.iter().find(|(of, _)| *of == users).map(|(_, body)| body.len())
+    }
 }
 
 /// A peer that runs until this is dropped.
@@ -71,7 +136,7 @@ pub(crate) struct Peer {
 
 impl Peer {
     /// Starts a peer and waits until it forwards.
-    pub(crate) fn start(kind: Kind, setting: Setting) -> Result<Self> {
+    pub(crate) fn start(kind: Kind, setting: &Setting) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let folder = directory.path();
         // nginx's workers may be another user.
@@ -79,11 +144,14 @@ impl Peer {
         let listen = free_address()?;
         let errors = folder.join("errors.log");
         let (address, child) = match kind {
-            Kind::Direct => (setting.upstream, None),
-            Kind::Bare => (listen, Some(bare(listen, setting)?)),
-            Kind::Seatgate => (listen, Some(seatgate(listen, setting, folder, &errors)?)),
-            Kind::Nginx => (listen, Some(nginx(listen, setting, folder, &errors)?)),
-            Kind::Haproxy => (listen, Some(haproxy(listen, setting, folder, &errors)?)),
+            Kind::Direct => (setting.upstream()?, None),
+            Kind::Bare => (listen, Some(programs::bare(listen, setting)?)),
+            Kind::Seatgate => (listen, Some(programs::seatgate(listen, setting, folder, &errors)?)),
+            Kind::Nginx => (listen, Some(programs::nginx(listen, setting, folder, &errors)?)),
+            Kind::Haproxy => (listen, Some(programs::haproxy(listen, setting, folder, &errors)?)),
+            Kind::DocumentServer => {
+                (setting.document_server.ok_or("no document server was named")?, None)
+            }
         };
         let mut peer = Self { kind, address, child, _directory: directory };
         peer.await_answer(&errors)?;
@@ -102,176 +170,32 @@ impl Peer {
 
     fn await_answer(&mut self, errors: &Path) -> Result<()> {
         let started = Instant::now();
+        let request = match self.kind {
+            Kind::DocumentServer => Request::license(0),
+            _ => Request::bytes(1, &self.address.to_string()),
+        };
         loop {
-            if ask(self.address).is_ok() {
-                return Ok(());
-            }
+            let failed = match ask_once(self.address, &request) {
+                Ok(_) => return Ok(()),
+                Err(error) => error,
+            };
             let ended = self.child.as_mut().is_some_and(Child::has_ended);
             if ended || started.elapsed() > START {
                 let said = fs::read_to_string(errors).unwrap_or_default();
-                return Err(format!("{} does not forward: {said}", self.kind.name()).into());
+                return Err(format!("{} does not answer: {failed} {said}", self.kind.name()).into());
             }
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 }
 
-/// One request; an error unless the answer is 200.
-fn ask(address: SocketAddr) -> Result<()> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-    write!(stream, "GET /bytes/1 HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
-    let mut status = [0; 13];
-    stream.read_exact(&mut status)?;
-    if status == *b"HTTP/1.1 200 " { Ok(()) } else { Err("another status".into()) }
-}
-
-fn free_address() -> Result<SocketAddr> {
+pub(crate) fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
-/// Where a program is, the administrator's folders included.
-fn find_program(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain(["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from))
-        .map(|folder| folder.join(name))
-        .find(|program| program.is_file())
-}
-
-fn bare(listen: SocketAddr, setting: Setting) -> Result<Child> {
-    let arguments = [listen.to_string(), setting.upstream.to_string(), setting.threads.to_string()];
-    Child::start_role("bare", &arguments.each_ref().map(String::as_str))
-}
-
-fn seatgate(listen: SocketAddr, setting: Setting, folder: &Path, errors: &Path) -> Result<Child> {
-    let Setting { upstream, threads } = setting;
-    let ops = free_address()?;
-    let config = folder.join("seatgate.toml");
-    fs::write(
-        &config,
-        format!(
-            r#"
-[server]
-listen = ["{listen}"]
-workers = {threads}
-state_directory = "{}"
-[ops]
-listen = "{ops}"
-[document_server]
-addresses = ["{upstream}"]
-[log]
-level = "error"
-access = false
-[licences]
-files = ["licences.toml"]
-default = "bench"
-"#,
-            folder.display()
-        ),
-    )?;
-    fs::write(
-        folder.join("licences.toml"),
-        r#"
-[[licence]]
-id = "bench"
-issued_to = "bench"
-connections = 1000000
-connections_view = 1000000
-"#,
-    )?;
-    let arguments = [OsStr::new("run"), OsStr::new("--config"), config.as_os_str()];
-    Child::start_program(env!("CARGO_BIN_EXE_seatgate"), &arguments, folder, errors, false)
-}
-
-/// As it is, but for what the workloads need: WebSockets, pooled upstream connections, enough of
-/// them.
-fn nginx(listen: SocketAddr, setting: Setting, folder: &Path, errors: &Path) -> Result<Child> {
-    let Setting { upstream, threads } = setting;
-    let directory = folder.display();
-    let connections = file_limit().saturating_sub(100).min(65_536);
-    let mut paths = String::new();
-    for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
-        writeln!(paths, "{kind}_temp_path {directory}/{kind};")?;
-    }
-    let config = folder.join("nginx.conf");
-    fs::write(
-        &config,
-        format!(
-            r#"
-daemon off;
-worker_processes {threads};
-pid {directory}/nginx.pid;
-error_log stderr error;
-events {{ worker_connections {connections}; }}
-http {{
-  access_log off;
-  {paths}
-  keepalive_requests 1000000000;
-  map $http_upgrade $connection_upgrade {{ default upgrade; '' ''; }}
-  upstream document_server {{
-    server {upstream};
-    keepalive 1024;
-    keepalive_requests 1000000000;
-  }}
-  server {{
-    listen {listen} backlog=4096;
-    location / {{
-      proxy_pass http://document_server;
-      proxy_http_version 1.1;
-      proxy_set_header Host $host;
-      proxy_set_header X-Forwarded-For $remote_addr;
-      proxy_set_header X-Forwarded-Host $http_host;
-      proxy_set_header X-Forwarded-Proto $scheme;
-      proxy_set_header Upgrade $http_upgrade;
-      proxy_set_header Connection $connection_upgrade;
-      proxy_read_timeout 600s;
-      proxy_send_timeout 600s;
-    }}
-  }}
-}}
-"#
-        ),
-    )?;
-    let program = find_program("nginx").ok_or("nginx is not installed")?;
-    let arguments = ["-p", "-c", "-e"].map(OsStr::new);
-    let [prefix, file, log] = arguments;
-    let arguments =
-        [prefix, folder.as_os_str(), file, config.as_os_str(), log, OsStr::new("stderr")];
-    Child::start_program(program, &arguments, folder, errors, true)
-}
-
-fn haproxy(listen: SocketAddr, setting: Setting, folder: &Path, errors: &Path) -> Result<Child> {
-    let Setting { upstream, threads } = setting;
-    // Each connection has two ends.
-    let connections = (file_limit().saturating_sub(200) / 2).min(65_536);
-    let config = folder.join("haproxy.cfg");
-    fs::write(
-        &config,
-        format!(
-            r#"
-global
-  nbthread {threads}
-  maxconn {connections}
-defaults
-  mode http
-  http-reuse always
-  timeout connect 5s
-  timeout client 600s
-  timeout server 600s
-  timeout tunnel 3600s
-frontend public
-  bind {listen} backlog 4096
-  http-request set-header X-Forwarded-Host %[req.hdr(Host)]
-  http-request set-header X-Forwarded-Proto http
-  option forwardfor
-  default_backend document_server
-backend document_server
-  server one {upstream}
-"#
-        ),
-    )?;
-    let program = find_program("haproxy").ok_or("haproxy is not installed")?;
-    let arguments = [OsStr::new("-db"), OsStr::new("-f"), config.as_os_str()];
-    Child::start_program(program, &arguments, folder, errors, false)
+/// The folder that a peer has for itself, as its configuration names it.
+pub(crate) fn subfolder(folder: &Path, name: &str) -> Result<PathBuf> {
+    let path = folder.join(name);
+    fs::create_dir_all(&path)?;
+    Ok(path)
 }

@@ -53,6 +53,13 @@ impl Socket {
         Ok(Self { stream, frames })
     }
 
+    /// Both for a client that blocks; what was read ahead is in the frames.
+    pub(crate) fn into_blocking(self) -> Result<(std::net::TcpStream, Frames)> {
+        let stream = self.stream.into_std()?;
+        stream.set_nonblocking(false)?;
+        Ok((stream, self.frames))
+    }
+
     /// Opens a session as an editor of a document of its own: connected, authorised, admitted.
     pub(crate) async fn open(address: SocketAddr, number: u64) -> Result<Self> {
         timeout(PATIENCE, Self::open_unbounded(address, number))
@@ -102,6 +109,12 @@ impl Socket {
         Err(self.unexpected(&frame))
     }
 
+    /// Waits for a text message.
+    pub(crate) async fn expect_text(&mut self) -> Result<()> {
+        let frame = self.next().await?;
+        if frame.opcode == TEXT { Ok(()) } else { Err(self.unexpected(&frame)) }
+    }
+
     async fn expect(&mut self, prefix: &[u8]) -> Result<()> {
         let frame = self.next().await?;
         if frame.opcode == TEXT && self.frames.payload(&frame).starts_with(prefix) {
@@ -133,7 +146,7 @@ impl Socket {
 }
 
 /// The editor's `auth`, some 700 B.
-fn auth(key: &str, number: u64) -> String {
+pub(crate) fn auth(key: &str, number: u64) -> String {
     format!(
         r#"42["message",{{"type":"auth","docid":"{key}","documentCallbackUrl":"http://integrator.example/callback?document={key}","token":"fghhfgsjdgfjs","user":{{"id":"user-{number:08}","username":"User {number}","firstname":null,"lastname":null,"indexUser":-1}},"editorType":0,"lastOtherSaveTime":-1,"block":[],"sessionId":null,"sessionTimeConnect":null,"sessionTimeIdle":0,"documentFormatSave":65,"view":false,"isCloseCoAuthoring":false,"openCmd":{{"c":"open","id":"{key}","userid":"user-{number:08}","format":"docx","url":"http://integrator.example/files/{key}.docx","title":"Document.docx","lcid":9,"nobase64":true,"convertToOrigin":".pdf.xps.oxps.djvu"}},"lang":"en","mode":"edit","permissions":{{"edit":true}},"IsAnonymousUser":false,"timezoneOffset":0,"coEditingMode":"fast","jwtOpen":"","supportAuthChangesAck":true}}]"#
     )

@@ -1,7 +1,8 @@
 //! What stands for the document server: as little HTTP and WebSocket as the clients need, fast.
 //!
 //! `GET /bytes/N` answers N bytes. A WebSocket below `/doc/` speaks as the co-authoring service
-//! does when it opens a session, and echoes text messages; every other WebSocket only echoes.
+//! does when it opens a session, and polling there does so, too ([`polled`]); every other WebSocket
+//! answers the same messages, and says nothing by itself.
 
 use std::collections::HashMap;
 use std::io::Write as _;
@@ -12,14 +13,23 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::frames::{CLOSE, Frames, TEXT, server_close, server_text};
-use crate::{Result, load};
+use crate::{Result, load, polled};
 
 /// The key that every client of the bench sends, and the answer to it (RFC 6455, section 1.3).
 pub(crate) const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-/// A message that is not echoed.
-pub(crate) const SINK: &str = r#"42["message",{"type":"saveChanges""#;
+/// How messages that carry changes begin. The last of them is acknowledged.
+const CHANGES: &str = r#"42["message",{"type":"saveChanges","changes":""#;
+const MORE: &str = r#"","startSaveChanges":true,"endSaveChanges":false}]"#;
+const LAST: &str = r#"","startSaveChanges":true,"endSaveChanges":true}]"#;
+const SAVED: &[u8] =
+    br#"42["message",{"type":"unSaveLock","index":17,"syncChangesIndex":17,"time":1795307207705}]"#;
+
+/// The question whether somebody else saves, and its answer.
+pub(crate) const IS_SAVE_LOCK: &str =
+    r#"42["message",{"type":"isSaveLock","syncChangesIndex":17}]"#;
+const SAVE_LOCK: &[u8] = br#"42["message",{"type":"saveLock","saveLock":false}]"#;
 
 /// A message that is answered with [`BATCH`] messages of [`LARGE`] bytes.
 pub(crate) const STREAM: &str = r#"42["message",{"type":"getMessages"}]"#;
@@ -30,8 +40,11 @@ pub(crate) const BATCH: usize = 32;
 /// Size of a large message in bytes.
 pub(crate) const LARGE: usize = 16 * 1024;
 
+/// What an upload reads at a time.
+const BODY_ROOM: usize = 256 * 1024;
+
 const OPEN: &str = r#"0{"sid":"gSGQ0a1b2c3d4e5f","upgrades":[],"pingInterval":25000,"pingTimeout":20000,"maxPayload":100000000}"#;
-const LICENSE: &str = r#"42["message",{"type":"license","license":{"type":3,"light":false,"mode":0,"rights":1,"buildVersion":"9.3.0","buildNumber":138,"protectionSupport":true,"isAnonymousSupport":true,"liveViewerSupport":true,"branding":false,"customization":false,"advancedApi":false}}]"#;
+pub(crate) const LICENSE: &str = r#"42["message",{"type":"license","license":{"type":3,"light":false,"mode":0,"rights":1,"buildVersion":"9.3.0","buildNumber":138,"protectionSupport":true,"isAnonymousSupport":true,"liveViewerSupport":true,"branding":false,"customization":false,"advancedApi":false}}]"#;
 
 static NEXT_SESSION: AtomicU64 = AtomicU64::new(1);
 
@@ -68,6 +81,7 @@ async fn accept(listener: &TcpListener) -> Result<()> {
 struct Head {
     length: usize,
     target: String,
+    is_post: bool,
     is_websocket: bool,
     body_length: usize,
 }
@@ -86,14 +100,27 @@ async fn serve_http(mut stream: TcpStream) -> Result<()> {
         if head.is_websocket {
             return serve_websocket(stream, input, head.target.starts_with("/doc/")).await;
         }
+        let mut body = Vec::new();
         let mut body_left = head.body_length;
+        if body_left > BODY_ROOM / 4 {
+            input.reserve(BODY_ROOM);
+        }
+        let is_polling = polled::is_polling(&head.target);
         while body_left > 0 {
             let here = input.unread().len().min(body_left);
+            if is_polling {
+                body.extend_from_slice(input.unread().get(..here).unwrap_or_default());
+            }
             input.skip(here);
             body_left -= here;
             if body_left > 0 && input.fill(&mut stream).await? == 0 {
                 return Ok(());
             }
+        }
+        if is_polling {
+            let answer = polled::answer(&head.target, head.is_post, &body).await?;
+            stream.write_all(&http_answer("text/plain; charset=UTF-8", &answer)).await?;
+            continue;
         }
         match head.target.strip_prefix("/bytes/").and_then(|size| size.parse().ok()) {
             Some(size) => {
@@ -129,8 +156,13 @@ fn parse_head(bytes: &[u8]) -> Result<Option<Head>> {
     let mut lines = text.split("\r\n");
     let request = lines.next().unwrap_or_default();
     let target = request.split(' ').nth(1).ok_or("a request without a target")?;
-    let mut head =
-        Head { length: end + 4, target: target.to_owned(), is_websocket: false, body_length: 0 };
+    let mut head = Head {
+        length: end + 4,
+        target: target.to_owned(),
+        is_post: request.starts_with("POST "),
+        is_websocket: false,
+        body_length: 0,
+    };
     for (name, value) in lines.filter_map(|line| line.split_once(':')) {
         if name.eq_ignore_ascii_case("upgrade") {
             head.is_websocket = value.trim().eq_ignore_ascii_case("websocket");
@@ -168,8 +200,7 @@ async fn serve_websocket(
                     stream.shutdown().await?;
                     return Ok(());
                 }
-                TEXT if coauthoring => answer_message(payload, &mut out),
-                TEXT => server_text(&mut out, payload),
+                TEXT => answer_message(payload, &mut |text| server_text(&mut out, text)),
                 _ => {}
             }
         }
@@ -182,28 +213,39 @@ async fn serve_websocket(
     }
 }
 
-/// The order of WIRE.md section 2: connect, its acknowledgement, license, auth, its reply.
-fn answer_message(text: &[u8], out: &mut Vec<u8>) {
+/// The order of a session's beginning: connect, its acknowledgement, license, auth, its reply.
+pub(crate) fn answer_message(text: &[u8], say: &mut impl FnMut(&[u8])) {
     if text.starts_with(b"40") {
         let id = NEXT_SESSION.load(Ordering::Relaxed);
-        server_text(out, format!(r#"40{{"sid":"M1-J{id:016}"}}"#).as_bytes());
-        server_text(out, LICENSE.as_bytes());
+        say(format!(r#"40{{"sid":"M1-J{id:016}"}}"#).as_bytes());
+        say(LICENSE.as_bytes());
     } else if text.starts_with(br#"42["message",{"type":"auth""#) {
-        server_text(out, auth_reply(NEXT_SESSION.fetch_add(1, Ordering::Relaxed)).as_bytes());
+        say(auth_reply(NEXT_SESSION.fetch_add(1, Ordering::Relaxed)).as_bytes());
     } else if text == STREAM.as_bytes() {
-        let message = large_message();
+        let message = changes(LARGE, false);
         for _ in 0..BATCH {
-            server_text(out, message.as_bytes());
+            say(message.as_bytes());
         }
-    } else if text.starts_with(b"42") && !text.starts_with(SINK.as_bytes()) {
-        server_text(out, text);
+    } else if text.starts_with(CHANGES.as_bytes()) {
+        if text.ends_with(LAST.as_bytes()) {
+            say(SAVED);
+        }
+    } else if text == IS_SAVE_LOCK.as_bytes() {
+        say(SAVE_LOCK);
+    } else if text.starts_with(b"42") {
+        say(text);
     }
 }
 
-/// A message of [`LARGE`] bytes, as other people's changes come.
-pub(crate) fn large_message() -> String {
-    let (head, tail) = (format!(r#"{SINK},"changes":""#), r#""}]"#);
-    format!("{head}{}{tail}", "x".repeat(LARGE - head.len() - tail.len()))
+/// A message of `size` bytes with changes of a document; only the last is answered.
+pub(crate) fn changes(size: usize, is_last: bool) -> String {
+    let tail = if is_last { LAST } else { MORE };
+    // An escaped quote every hundred bytes or so, as the editor's lists of changes have.
+    let change = format!("\\\"78;{}\\\",", "AgAAADEA//8BAGd1AgAAAAAAAAA".repeat(4));
+    let room = size - CHANGES.len() - tail.len();
+    let mut list = change.repeat(room / change.len());
+    list.push_str(&"A".repeat(room - list.len()));
+    format!("{CHANGES}{list}{tail}")
 }
 
 /// Some 1.1 kB, as the real reply has.

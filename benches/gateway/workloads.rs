@@ -1,49 +1,55 @@
-//! What the clients of each workload do, over and over.
+//! What the clients of each closed-loop workload do, over and over.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use memchr::memmem;
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
-
-use crate::frames::{Frames, client_text};
+use crate::frames::client_text;
 use crate::load::{Counters, Sample, measure};
-use crate::options::{Options, Workload};
-use crate::peers::Peer;
+use crate::options::Options;
+use crate::peers::{Canned, Peer};
+use crate::requests::{Connection, Request};
 use crate::socket::Socket;
-use crate::upstream::{BATCH, LARGE, STREAM, large_message};
+use crate::upstream::{BATCH, IS_SAVE_LOCK, LARGE, STREAM, changes};
+use crate::workload::Workload;
 use crate::{Result, sessions};
 
 /// Size of an echoed message in bytes.
-const SMALL: usize = 200;
+pub(crate) const SMALL: usize = 200;
+
+/// Sizes of what an editor sends while somebody types.
+const CURSOR: usize = 250;
+const SAVE: usize = 2048;
+
+/// Cursors between two saves.
+const CURSORS: usize = 8;
+
+/// A WebSocket that is none of the co-authoring service's.
+const PLAIN: &str = "/ws/plain";
 
 /// Measures one workload through one peer.
-pub(crate) fn run(workload: Workload, peer: &Peer, options: &Options) -> Result<Sample> {
+pub(crate) fn run(
+    workload: Workload,
+    peer: &Peer,
+    canned: &Canned,
+    options: &Options,
+) -> Result<Sample> {
     let (address, window) = (peer.address, options.window());
+    let length = canned.length(workload);
     let client = move |counters: Arc<Counters>, number| async move {
         let client = Client { address, number, counters: &counters };
         match workload {
-            Workload::Http1k => client.get(1024).await,
-            Workload::Http64k => client.get(64 * 1024).await,
             Workload::WsEcho => client.echo(client.session().await?).await,
-            Workload::WsPlain => client.echo(Socket::connect(address, "/ws/echo").await?).await,
-            Workload::Ws16kUp => client.up().await,
-            Workload::Ws16kDown => client.down().await,
+            Workload::WsEchoPlain => client.echo(client.plain().await?).await,
+            Workload::Ws16kUp => client.up(client.session().await?).await,
+            Workload::Ws16kUpPlain => client.up(client.plain().await?).await,
+            Workload::Ws16kDown => client.down(client.session().await?).await,
+            Workload::Ws16kDownPlain => client.down(client.plain().await?).await,
+            Workload::EditorMix => client.edit(client.session().await?).await,
             Workload::WsOpen => client.open().await,
-            Workload::IdleMemory | Workload::SoakOpens => Err("not counted in a window".into()),
+            _ => client.ask(workload, length).await,
         }
     };
-    measure(peer, clients(workload), window, client)
-}
-
-fn clients(workload: Workload) -> usize {
-    match workload {
-        Workload::Http1k | Workload::Http64k | Workload::WsOpen => 32,
-        Workload::WsEcho | Workload::WsPlain => 64,
-        Workload::Ws16kUp | Workload::Ws16kDown => 8,
-        Workload::IdleMemory | Workload::SoakOpens => 0,
-    }
+    measure(peer, workload.clients(), window, client)
 }
 
 /// One client, for as long as its connection lasts.
@@ -62,19 +68,23 @@ impl Client<'_> {
         Socket::open(self.address, self.number as u64).await
     }
 
-    /// GETs of `size` bytes on one connection.
-    async fn get(&self, size: usize) -> Result<()> {
-        let address = self.address;
-        let mut stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        let request = format!(
-            "GET /bytes/{size} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n"
-        );
-        let mut input = Frames::new();
+    async fn plain(&self) -> Result<Socket> {
+        Socket::connect(self.address, PLAIN).await
+    }
+
+    /// The same request on one connection; every answer has the length that is expected, or that
+    /// of the first.
+    async fn ask(&self, workload: Workload, length: Option<usize>) -> Result<()> {
+        let request = Request::of(workload, &self.address.to_string());
+        let request = request.ok_or("no workload of a rate")?;
+        let mut connection = Connection::open(self.address).await?;
         self.counters.connected();
+        let mut expected = length;
         loop {
-            stream.write_all(request.as_bytes()).await?;
-            read_answer(&mut stream, &mut input, size).await?;
+            let length = connection.ask(&request).await?;
+            if *expected.get_or_insert(length) != length {
+                return Err(format!("an answer of {length} bytes").into());
+            }
             if !self.done() {
                 return Ok(());
             }
@@ -84,7 +94,7 @@ impl Client<'_> {
     /// Small messages there and back.
     async fn echo(&self, mut socket: Socket) -> Result<()> {
         let mut message = Vec::new();
-        client_text(&mut message, &small_message());
+        client_text(&mut message, &cursor(SMALL));
         self.counters.connected();
         loop {
             socket.write(&message).await?;
@@ -96,10 +106,9 @@ impl Client<'_> {
     }
 
     /// Large messages to the server, as fast as they are taken.
-    async fn up(&self) -> Result<()> {
-        let mut socket = self.session().await?;
+    async fn up(&self, mut socket: Socket) -> Result<()> {
         let mut message = Vec::new();
-        client_text(&mut message, &large_message());
+        client_text(&mut message, &changes(LARGE, false));
         self.counters.connected();
         loop {
             socket.write(&message).await?;
@@ -110,8 +119,7 @@ impl Client<'_> {
     }
 
     /// Large messages to the client; one batch is asked for ahead.
-    async fn down(&self) -> Result<()> {
-        let mut socket = self.session().await?;
+    async fn down(&self, mut socket: Socket) -> Result<()> {
         let mut request = Vec::new();
         client_text(&mut request, STREAM);
         self.counters.connected();
@@ -120,6 +128,29 @@ impl Client<'_> {
             socket.write(&request).await?;
             for _ in 0..BATCH {
                 socket.expect_length(LARGE).await?;
+                if !self.done() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// What an editor sends, and the answers that it waits for.
+    async fn edit(&self, mut socket: Socket) -> Result<()> {
+        let message = |text: &str| {
+            let mut frame = Vec::new();
+            client_text(&mut frame, text);
+            frame
+        };
+        let cursor = message(&cursor(CURSOR));
+        let (is_locked, save) = (message(IS_SAVE_LOCK), message(&changes(SAVE, true)));
+        let round: Vec<&Vec<u8>> =
+            std::iter::repeat_n(&cursor, CURSORS).chain([&is_locked, &save]).collect();
+        self.counters.connected();
+        loop {
+            for message in &round {
+                socket.write(message).await?;
+                socket.expect_text().await?;
                 if !self.done() {
                     return Ok(());
                 }
@@ -139,46 +170,8 @@ impl Client<'_> {
     }
 }
 
-/// Reads an answer whose body has `size` bytes, and checks that it says so.
-async fn read_answer(stream: &mut TcpStream, input: &mut Frames, size: usize) -> Result<()> {
-    let head = loop {
-        if let Some(end) = memmem::find(input.unread(), b"\r\n\r\n") {
-            break end + 4;
-        }
-        if input.fill(stream).await? == 0 {
-            return Err("the connection ended before an answer".into());
-        }
-    };
-    check_head(input.unread().get(..head).unwrap_or_default(), size)?;
-    input.skip(head);
-    let mut left = size;
-    loop {
-        let here = input.unread().len().min(left);
-        input.skip(here);
-        left -= here;
-        if left == 0 {
-            return Ok(());
-        }
-        if input.fill(stream).await? == 0 {
-            return Err("the connection ended within an answer".into());
-        }
-    }
-}
-
-fn check_head(head: &[u8], size: usize) -> Result<()> {
-    let text = std::str::from_utf8(head)?;
-    let stated = text.lines().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
-    });
-    if text.starts_with("HTTP/1.1 200") && stated == Some(size) {
-        return Ok(());
-    }
-    Err(format!("unexpected answer: {}", text.lines().next().unwrap_or_default()).into())
-}
-
-/// What an editor sends while somebody types.
-pub(crate) fn small_message() -> String {
+/// A message of `size` bytes that says where somebody's cursor is.
+pub(crate) fn cursor(size: usize) -> String {
     let (head, tail) = (r#"42["message",{"type":"cursor","cursor":""#, r#""}]"#);
-    format!("{head}{}{tail}", "7".repeat(SMALL - head.len() - tail.len()))
+    format!("{head}{}{tail}", "7".repeat(size - head.len() - tail.len()))
 }
