@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header;
+use pingora::ErrorType;
 use pingora::connectors::http::Connector;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::client::HttpSession;
+use pingora::protocols::http::v1::client::HttpSession as Http1Session;
 use pingora::upstreams::peer::HttpPeer;
 use tokio::time::timeout;
 
+use super::attentive::attentive;
 use super::handshake::is_hop_by_hop;
 use super::upstream::Upstreams;
 
@@ -43,6 +46,13 @@ pub fn peer(address: SocketAddr, upstreams: &Upstreams) -> HttpPeer {
 /// idle for longer than this could close under the next request.
 const POOL_IDLE: Duration = Duration::from_secs(4);
 
+/// From this size on a body may not fit into the sockets' buffers, so that a server could answer while it
+/// is still being written.
+const ATTENTIVE_FROM: usize = 64 * 1024;
+
+/// The most interim answers (RFC 9110, section 15.2) before a final one.
+const MAX_INTERIM: usize = 16;
+
 /// Sends `request` with `body` over a connection of its own and reads the answer's head.
 ///
 /// # Errors
@@ -69,24 +79,49 @@ pub async fn send(
         request.insert_header(header::CONTENT_LENGTH, body.len())?;
     }
     request.insert_header(header::CONNECTION, "close")?;
-    let (mut session, _) = connector.get_http_session(&peer).await?;
+    let (session, _) = connector.get_http_session(&peer).await?;
+    let mut session = match session {
+        HttpSession::H1(http1) if body.len() > ATTENTIVE_FROM => {
+            HttpSession::H1(Http1Session::new(attentive(http1.into_inner())))
+        }
+        session => session,
+    };
     session.set_read_timeout(Some(settings.read_timeout));
     session.set_write_timeout(Some(settings.read_timeout));
     session.write_request_header(Box::new(request)).await?;
-    if !body.is_empty() {
-        session.write_request_body(body, true).await?;
-    }
-    session.finish_request_body().await?;
-    session.read_response_header().await?;
-    let head = session.response_header().cloned();
-    let mut head = head.ok_or_else(|| {
-        pingora::Error::explain(pingora::ErrorType::ReadError, "an answer without a head")
-    })?;
+    let written = write_body(&mut session, body).await;
+    // A server that takes no more of a body may have said why.
+    let read = match written {
+        Err(error) if *error.etype() == ErrorType::WriteTimedout => Err(error),
+        Err(error) => read_head(&mut session).await.map_err(|_| error),
+        Ok(()) => read_head(&mut session).await,
+    };
+    let mut head = read?;
     let hops: Vec<_> = head.headers.keys().filter(|name| is_hop_by_hop(name)).cloned().collect();
     for name in &hops {
         head.remove_header(name);
     }
     Ok(Exchange { session, head })
+}
+
+async fn write_body(session: &mut HttpSession, body: Bytes) -> pingora::Result<()> {
+    if !body.is_empty() {
+        session.write_request_body(body, true).await?;
+    }
+    session.finish_request_body().await
+}
+
+/// Reads an answer's head; interim answers before it are nobody's here.
+async fn read_head(session: &mut HttpSession) -> pingora::Result<ResponseHeader> {
+    for _ in 0..MAX_INTERIM {
+        session.read_response_header().await?;
+        match session.response_header() {
+            Some(head) if head.status.is_informational() => {}
+            Some(head) => return Ok(head.clone()),
+            None => break,
+        }
+    }
+    pingora::Error::e_explain(ErrorType::ReadError, "an answer without a head")
 }
 
 impl Exchange {

@@ -183,18 +183,24 @@ async fn exchange(
     stream.write_all(request).await.map_err(broken)?;
     stream.flush().await.map_err(broken)?;
     let mut buffer = BytesMut::with_capacity(1024);
+    let mut interim = 0;
     loop {
-        if buffer.len() > MAX_HEAD {
+        while let Some((head, length)) =
+            parse_head(&buffer).map_err(|_| HandshakeError::NotHttp { address })?
+        {
+            let rest = buffer.split_off(length);
+            if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
+                return Ok((head, rest.freeze()));
+            }
+            // Interim answers are nobody's here.
+            interim += length;
+            buffer = rest;
+        }
+        if interim + buffer.len() > MAX_HEAD {
             return Err(HandshakeError::NotHttp { address });
         }
         if stream.read_buf(&mut buffer).await.map_err(broken)? == 0 {
             return Err(broken(io::ErrorKind::UnexpectedEof.into()));
-        }
-        if let Some((head, length)) =
-            parse_head(&buffer).map_err(|_| HandshakeError::NotHttp { address })?
-        {
-            let rest = buffer.split_off(length);
-            return Ok((head, rest.freeze()));
         }
     }
 }

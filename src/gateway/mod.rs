@@ -23,6 +23,7 @@
 //! | [`answer`] | answers of the gateway's own |
 
 pub mod answer;
+pub mod attentive;
 pub mod body;
 pub mod caller;
 pub mod coauthoring;
