@@ -189,6 +189,18 @@ pub(crate) fn truthy(value: &Value) -> bool {
     }
 }
 
+/// `String(value)` of what no list or object is.
+pub(crate) fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Number(number) => {
+            let number = number.as_f64().unwrap_or_default();
+            if number == 0.0 { "0".to_owned() } else { number.to_string() }
+        }
+        other => other.to_string(),
+    }
+}
+
 /// Whether the server acts on an `auth` at all.
 pub(crate) fn is_heard(message: &Value) -> bool {
     truthy(&message["token"]) && truthy(&message["user"])

@@ -1,22 +1,22 @@
-//! Request bodies that are read whole: bounded in size and time, one by one and together.
+//! Bodies that are read whole: bounded in size and time, one by one and together.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use pingora::proxy::Session;
 use tokio::time::timeout;
 
 use super::answer::Answer;
 
-/// The most bytes of request bodies that the process holds at a time.
+/// The most bytes of whole bodies that the process holds at a time.
 pub const BODIES_BUDGET: usize = 512 * 1024 * 1024;
 
 /// What each body may have outside of the budget.
 const FREE_BYTES: usize = 64 * 1024;
 
-/// Bytes of request bodies held now.
+/// Bytes of whole bodies held now.
 static HELD_BYTES: AtomicUsize = AtomicUsize::new(0);
 
 /// A whole body; its share of the budget is given back when it is dropped.
@@ -26,12 +26,13 @@ pub struct WholeBody {
     _share: Share,
 }
 
+/// What one body has of the budget.
 #[derive(Debug, Default)]
-struct Share(usize);
+pub struct Share(usize);
 
 impl Share {
     /// Takes `bytes` more; `false` if there is no budget left.
-    fn grow(&mut self, bytes: usize) -> bool {
+    pub fn grow(&mut self, bytes: usize) -> bool {
         let counted = self.counted();
         self.0 += bytes;
         let more = self.counted() - counted;
@@ -126,11 +127,16 @@ fn refusal(unread: &Unread, limit: usize, session: &Session) -> Answer {
             &format!("A body may have at most {limit} bytes here."),
             headers,
         ),
-        Unread::NoBudget => Answer::refusal(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "busy",
-            "Too many large requests are under way. Try again in a moment.",
-            headers,
-        ),
+        Unread::NoBudget => busy(headers),
     }
+}
+
+/// The answer where there is no budget left.
+pub fn busy(headers: &HeaderMap) -> Answer {
+    Answer::refusal(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "busy",
+        "Too many large requests are under way. Try again in a moment.",
+        headers,
+    )
 }

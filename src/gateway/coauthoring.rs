@@ -22,6 +22,7 @@ use super::pump::{Inspect, Peer, Pump, PumpEvent};
 use super::site::{Shared, Tenant};
 use crate::clock;
 use crate::ledger::{CloseReason, SeatWatch};
+use crate::ops::metrics::GaugeGuard;
 use crate::session::inspect::{Event, Flow, Inspector, Violation};
 use crate::session::{Session, Verdict};
 use crate::wire::coauthoring::{DisconnectCode, disconnect_reason};
@@ -104,7 +105,6 @@ impl Connection {
     {
         let span =
             tracing::info_span!("session", tenant = %self.tenant.name, client = %self.address);
-        let open = self.shared.metrics.websocket();
         let inspect = Inspectors {
             client: Inspector::new(Sender::Client),
             server: Inspector::new(Sender::Server),
@@ -113,6 +113,8 @@ impl Connection {
             Some(upgrade) => Arc::clone(&upgrade.polled.session),
             None => Arc::new(Mutex::new(Session::new(self.address))),
         };
+        // A probe is no connection of its own: its session is counted as polling until it is upgraded.
+        let counted = self.upgrades.is_none().then(|| self.shared.metrics.websocket());
         let under_way = self.upgrades.as_ref().map(|upgrade| upgrade.polled.under_way());
         let mut driver = Driver {
             pump: Pump::new(client, server, inspect, &self.early, CLIENT_IDLE),
@@ -121,6 +123,7 @@ impl Connection {
             shared: self.shared,
             tenant: self.tenant,
             upgrades: self.upgrades,
+            counted,
             upgraded: false,
             client_said_goodbye: false,
             server_said_goodbye: false,
@@ -133,7 +136,6 @@ impl Connection {
         .instrument(span)
         .await;
         drop(under_way);
-        drop(open);
     }
 }
 
@@ -144,6 +146,7 @@ struct Driver<C, S> {
     tenant: Arc<Tenant>,
     closing: watch::Receiver<bool>,
     upgrades: Option<Upgrade>,
+    counted: Option<GaugeGuard>,
     /// The WebSocket has taken the session over from polling.
     upgraded: bool,
     client_said_goodbye: bool,
@@ -233,8 +236,18 @@ where
                 self.session.lock().on_gave_up_editing(&terms, &self.shared.ledger);
                 None
             }
+            PumpEvent::Inspected(Peer::Server, Event::OpenFailed) => {
+                let tenant = self.shared.present(&self.tenant);
+                let terms = tenant.terms(clock::now());
+                self.session.lock().on_open_failed(&terms, &self.shared.ledger);
+                None
+            }
+            PumpEvent::Inspected(Peer::Client, Event::OpenFailed) => None,
             PumpEvent::Inspected(Peer::Client, Event::Upgraded) => {
                 self.upgraded = true;
+                if self.counted.is_none() {
+                    self.counted = Some(self.shared.metrics.websocket());
+                }
                 if let Some(upgrade) = &self.upgrades {
                     upgrade.polled.upgraded();
                 }
@@ -250,7 +263,12 @@ where
             }
             PumpEvent::Violated(Peer::Server, violation) => {
                 tracing::warn!(%violation, "the document server sent what cannot be read");
-                Some(End::ServerLost)
+                if !matches!(violation, Violation::HeldTooLong { .. }) {
+                    return Some(End::ServerLost);
+                }
+                // It would be as long after a reconnect: the editor is to say so, not to try for ever.
+                self.dismiss(DisconnectCode::AccessDenied).await;
+                Some(End::Refused)
             }
             PumpEvent::Ended(from) => Some(self.finish_after(from).await),
             PumpEvent::Broken(Peer::Client, error) => {
@@ -276,7 +294,6 @@ where
             Verdict::Ignore | Verdict::Pass(_) => self.pump.inspect.client.pass_held(),
             Verdict::Replace(_, text) => self.pump.inspect.client.replace_held(text.as_bytes()),
             Verdict::Refuse(_, code) => {
-                self.session.lock().end();
                 self.dismiss(code).await;
                 return Some(End::Refused);
             }
@@ -291,7 +308,6 @@ where
             Reply::Pass => self.pump.inspect.server.pass_held(),
             Reply::Replace(text) => self.pump.inspect.server.replace_held(text.as_bytes()),
             Reply::Refuse => {
-                self.session.lock().end();
                 self.dismiss(DisconnectCode::AccessDenied).await;
                 return Some(End::Refused);
             }
@@ -305,10 +321,9 @@ where
 
     async fn on_violation(&mut self, violation: Violation) -> End {
         tracing::info!(%violation, "the client broke the protocol");
-        self.session.lock().end();
         match violation {
             Violation::Frame(error) => self.farewell(&[], error.close_code()).await,
-            Violation::Ambiguous | Violation::HeldTooLong | Violation::NoBudget => {
+            Violation::Ambiguous | Violation::HeldTooLong { .. } | Violation::NoBudget => {
                 self.dismiss(DisconnectCode::AccessDenied).await;
             }
         }
@@ -328,7 +343,10 @@ where
             }
             loop {
                 match self.pump.next().await {
-                    PumpEvent::Inspected(_, Event::Goodbye | Event::Connected) => {}
+                    PumpEvent::Inspected(
+                        _,
+                        Event::Goodbye | Event::Connected | Event::OpenFailed,
+                    ) => {}
                     // Nobody opens anything on a connection that is ending.
                     _ => return,
                 }
@@ -349,18 +367,20 @@ where
     }
 
     /// Sends text messages and a close frame to the client, at a boundary of what it was sent so
-    /// far, and waits a moment for it to take them. The document server sees the stream end.
+    /// far, and waits a moment for it to take them. The document server sees its stream end before
+    /// that, so that a client that lingers is nobody there any more.
     async fn farewell(&mut self, messages: &[&[u8]], close_code: u16) {
         let last_words = async {
             self.pump.stop_reading(Peer::Client);
             let _ = self.pump.flush(Peer::Client).await;
             while !self.pump.inspect.server.at_message_boundary() {
                 match self.pump.next().await {
-                    PumpEvent::Inspected(Peer::Server, Event::Goodbye) => {}
+                    PumpEvent::Inspected(Peer::Server, Event::Goodbye | Event::OpenFailed) => {}
                     _ => return,
                 }
             }
             self.pump.stop_reading(Peer::Server);
+            let _ = self.pump.finish(Peer::Server).await;
             let mut bytes = Vec::with_capacity(256);
             for message in messages {
                 write_frame(&mut bytes, Opcode::Text, None, message);

@@ -209,6 +209,8 @@ pub fn check_target(request: &RequestHeader) -> Result<(), PathError> {
     // Behind the host nothing but a path or a query: `http://host\path` is no URL.
     let is_url = is_url && matches!(origin_form.first(), Some(b'/' | b'?'));
     let known = target.starts_with(b"/") || is_url || target == b"*";
+    // No target has a fragment; to whom looks for one, what follows is no part of path or query.
+    let known = known && !target.contains(&b'#');
     if known && (!has_query || target_query(request).is_some()) {
         Ok(())
     } else {

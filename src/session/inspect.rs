@@ -20,11 +20,16 @@ use crate::wire::websocket::{
 /// The largest message of the co-authoring protocol, in bytes (WIRE.md section 2, `maxPayload`).
 pub const MESSAGE_LIMIT: u64 = 100_000_000;
 
-/// The most bytes of one direction that wait for a decision. The document server takes an `auth`
-/// of 5 MB; real ones have about 1 kB.
+/// The most bytes of a client that wait for a decision. The document server takes an `auth` of 5 MB;
+/// real ones have about 1 kB.
 pub const HOLD_LIMIT: usize = 8 * 1024 * 1024;
 
-/// The most bytes that wait on all connections of the process together.
+/// The most bytes of a document server that wait for one. Its reply to an `auth` has the document's
+/// participants (some 200 bytes each), locks and chat; the changes come in messages of their own,
+/// which do not wait.
+pub const REPLY_HOLD_LIMIT: usize = 64 * 1024 * 1024;
+
+/// The most bytes that wait on all connections of the process together, the texts made of them included.
 pub const HOLD_BUDGET: usize = 256 * 1024 * 1024;
 
 /// The close code of a page that is being left (RFC 6455, section 7.4.1).
@@ -61,6 +66,8 @@ pub enum Event {
     Upgraded,
     /// The client gives up editing and stays as a viewer (`{"type":"close"}`).
     GaveUpEditing,
+    /// The server answered an `auth` with an `error`.
+    OpenFailed,
 }
 
 /// Bytes that no honest peer sends; the session must end, and nothing more may pass.
@@ -70,8 +77,8 @@ pub enum Violation {
     Frame(#[from] FrameError),
     #[error("a message that could be read in two ways")]
     Ambiguous,
-    #[error("more than {HOLD_LIMIT} bytes would wait for a decision")]
-    HeldTooLong,
+    #[error("more than {limit} bytes would wait for a decision")]
+    HeldTooLong { limit: usize },
     #[error("too many bytes wait for decisions on all connections together")]
     NoBudget,
 }
@@ -99,12 +106,12 @@ pub struct Inspector {
     frame: Option<FrameHead>,
     /// Whether the open message is a text message.
     reading_text: bool,
+    /// Whether it is the server's `error`.
+    reading_error: bool,
     /// The first bytes of a close frame's payload: its code.
     close_code: u16,
-    /// Raw bytes that are withheld, in order.
+    /// Raw bytes that are withheld, in order, and the unmasked text of their message so far.
     held: Held,
-    /// The unmasked text of the withheld message so far.
-    text: Vec<u8>,
     /// Raw bytes that were withheld and may now pass, before the present input's.
     released: Vec<u8>,
 }
@@ -119,9 +126,12 @@ impl Inspector {
             treatment: Treatment::Pass,
             frame: None,
             reading_text: false,
+            reading_error: false,
             close_code: 0,
-            held: Held::default(),
-            text: Vec::new(),
+            held: Held::new(match sender {
+                Sender::Client => HOLD_LIMIT,
+                Sender::Server => REPLY_HOLD_LIMIT,
+            }),
             released: Vec::new(),
         }
     }
@@ -179,7 +189,7 @@ impl Inspector {
 
     /// The text of the message that [`Event::Auth`] told of, fragments joined, masks off.
     pub fn text(&self) -> &[u8] {
-        &self.text
+        self.held.text()
     }
 
     /// Bytes that may pass before the present input's; the caller takes them out.
@@ -201,7 +211,7 @@ impl Inspector {
             Sender::Server => None,
         };
         self.end_hold();
-        self.held = Held::default();
+        self.held.clear();
         write_frame(&mut self.released, Opcode::Text, mask, text);
     }
 
@@ -219,9 +229,10 @@ impl Inspector {
         match head.opcode {
             Opcode::Text => {
                 self.scanner.reset();
-                self.text.clear();
+                self.held.clear_text();
                 self.treatment = Treatment::Undecided;
                 self.reading_text = true;
+                self.reading_error = false;
             }
             Opcode::Binary => self.treatment = Treatment::Pass,
             Opcode::Close => self.close_code = 0,
@@ -277,7 +288,7 @@ impl Inspector {
 
     fn read_text(&mut self, plain: &[u8]) -> Result<bool, Violation> {
         if self.treatment == Treatment::Hold {
-            self.text.extend_from_slice(plain);
+            self.held.extend_text(plain)?;
             // Read on: a second `type` would make it ambiguous.
             return match self.scanner.feed(plain) {
                 Progress::Malformed => Err(Violation::Ambiguous),
@@ -292,11 +303,11 @@ impl Inspector {
         };
         match progress {
             Progress::Undecided => {
-                self.text.extend_from_slice(plain);
+                self.held.extend_text(plain)?;
                 Ok(false)
             }
             Progress::Auth => {
-                self.text.extend_from_slice(plain);
+                self.held.extend_text(plain)?;
                 self.treatment = Treatment::Hold;
                 match self.scanner.feed(rest) {
                     Progress::Malformed => Err(Violation::Ambiguous),
@@ -311,10 +322,12 @@ impl Inspector {
                 } else {
                     Treatment::Pass
                 };
-                self.text = Vec::new();
+                self.held.clear_text();
+                self.reading_error =
+                    self.sender == Sender::Server && self.scanner.event() == Some(EventType::Error);
                 if self.sender == Sender::Server && plain.starts_with(b"40") {
                     // The acknowledgement of a CONNECT, some forty bytes.
-                    self.text = plain.to_vec();
+                    self.held.extend_text(plain)?;
                 }
                 Ok(released)
             }
@@ -339,6 +352,9 @@ impl Inspector {
             return Ok(None);
         }
         self.treatment = Treatment::Pass;
+        if self.reading_error {
+            return Ok(Some(Event::OpenFailed));
+        }
         match self.scanner.finish() {
             MessageKind::Event(EventType::Auth)
             | MessageKind::BinaryEvent { event: EventType::Auth, .. } => {
@@ -359,7 +375,7 @@ impl Inspector {
 
     fn end_hold(&mut self) {
         self.treatment = Treatment::Pass;
-        self.text = Vec::new();
+        self.held.clear_text();
     }
 
     fn release(&mut self, hold: &mut Option<usize>) {

@@ -14,6 +14,7 @@
 //! - a reply with `result` 1 passes only to a connection that was judged and holds what it needs.
 
 pub mod inspect;
+mod replies;
 #[cfg(test)]
 mod tests;
 mod verdict;
@@ -36,9 +37,7 @@ use crate::licence::{Licence, Metering};
 use crate::seat::{SeatClass, SessionClass};
 use crate::tenant::{Mode, Policy, RefusalPolicy};
 use crate::token::{self, TokenError};
-use crate::wire::coauthoring::{
-    AuthMessage, AuthPacket, AuthReply, DisconnectCode, SessionFacts, TokenKind,
-};
+use crate::wire::coauthoring::{AuthMessage, AuthPacket, DisconnectCode, SessionFacts, TokenKind};
 
 pub use verdict::{Decision, Opened, Replied, ReplyVerdict, Report, Settlement, Verdict};
 
@@ -140,6 +139,8 @@ pub struct Session {
     address: IpAddr,
     holding: Holding,
     pending: VecDeque<Pending>,
+    /// How many of those came to nothing; which ones, nobody says.
+    failed: usize,
     /// Two `auth` were under way at once: which of them the server took last is unknown, so what
     /// was held is not given back before the end.
     overlapped: bool,
@@ -158,6 +159,7 @@ impl Session {
             address,
             holding: Holding::Nothing,
             pending: VecDeque::new(),
+            failed: 0,
             overlapped: false,
             kept: Vec::new(),
             connection_id: None,
@@ -171,6 +173,11 @@ impl Session {
             Holding::Seat(seat) => Some(seat),
             Holding::Nothing | Holding::Viewer(_) => None,
         }
+    }
+
+    /// The numbers of its seats, those of opens that await their reply included.
+    pub fn seat_ids(&self) -> Vec<SeatId> {
+        self.seats().map(Seat::id).collect()
     }
 
     /// Every seat that it has, those of opens that await their reply included.
@@ -353,170 +360,6 @@ impl Session {
     ) {
         self.overlapped |= !self.pending.is_empty();
         self.pending.push_back(Pending { class, facts: facts.clone(), seat, notice });
-    }
-
-    /// Judges the server's reply to an `auth`.
-    pub fn on_reply(&mut self, text: &[u8], terms: &Terms<'_>, ledger: &Ledger) -> Answered {
-        let uncorrected =
-            |verdict| Answered::Done(Replied { verdict, corrected: false, opened: None });
-        let Ok(reply) = AuthReply::parse(text) else { return uncorrected(ReplyVerdict::Forbid) };
-        if reply.result != Some(1) {
-            return uncorrected(ReplyVerdict::Pass);
-        }
-        let decided = self.decided_class(&reply);
-        let Some(pending) = self.pending.pop_front() else {
-            // The server repeats its reply to everybody in a document when a lock is released.
-            let has = match &self.holding {
-                Holding::Nothing => return uncorrected(ReplyVerdict::Forbid),
-                Holding::Viewer(_) => SessionClass::Viewer,
-                Holding::Seat(seat) => seat.class().session_class(),
-            };
-            let more = decided == Some(SessionClass::Editor) && has != SessionClass::Editor;
-            return uncorrected(if more { ReplyVerdict::Forbid } else { ReplyVerdict::Pass });
-        };
-        let decided = match decided.unwrap_or(pending.class) {
-            SessionClass::LiveViewer if is_plain_under(terms) => SessionClass::Viewer,
-            decided => decided,
-        };
-        if decided == pending.class {
-            return Answered::Done(self.accepted(pending, &reply, terms, ledger));
-        }
-        self.correct(pending, decided, &reply, terms, ledger)
-    }
-
-    /// Counts an open anew that the document server took for another class than it was counted as:
-    /// the server has the last word, and may have limits of its own.
-    fn correct(
-        &mut self,
-        mut pending: Pending,
-        decided: SessionClass,
-        reply: &AuthReply<'_>,
-        terms: &Terms<'_>,
-        ledger: &Ledger,
-    ) -> Answered {
-        tracing::warn!(
-            counted = pending.class.label(),
-            decided = decided.label(),
-            user = %pending.facts.user,
-            "the document server took an open for another class than it was counted as"
-        );
-        pending.class = decided;
-        let class = match decided {
-            SessionClass::Viewer => {
-                // With several opens under way it may be another's reply: what is held stays, as the
-                // seat that was held before may have gone into this one.
-                self.kept.extend(pending.seat.take().filter(|_| self.overlapped));
-                let replied = self.accepted(pending, reply, terms, ledger);
-                return Answered::Done(Replied { corrected: true, ..replied });
-            }
-            SessionClass::Editor => SeatClass::Editor,
-            SessionClass::LiveViewer => SeatClass::LiveViewer,
-        };
-        let replaces = pending.seat.as_ref().or_else(|| self.seat()).map(Seat::id);
-        let opening = self.opening(class, pending.facts.clone(), replaces, terms);
-        Answered::Ask(Box::new(Correction { opening, pending }))
-    }
-
-    /// Takes in what was decided about an open that the server took for another class; `text` is
-    /// its reply again.
-    pub fn on_corrected(
-        &mut self,
-        correction: Correction,
-        decision: Result<Seat, Refusal>,
-        text: &[u8],
-        terms: &Terms<'_>,
-        ledger: &Ledger,
-    ) -> Replied {
-        let Correction { mut pending, .. } = correction;
-        let forbidden = Replied { verdict: ReplyVerdict::Forbid, corrected: true, opened: None };
-        match (decision, AuthReply::parse(text)) {
-            (Ok(seat), Ok(reply)) if !self.ended => {
-                pending.seat = Some(seat);
-                let replied = self.accepted(pending, &reply, terms, ledger);
-                Replied { corrected: true, ..replied }
-            }
-            (Err(refusal), _) => {
-                let reason = refusal.reason.label();
-                tracing::warn!(reason, "no seat for what the server made of an open");
-                forbidden
-            }
-            (Ok(_), _) => forbidden,
-        }
-    }
-
-    /// [`Self::accept`], with who was let in.
-    fn accepted(
-        &mut self,
-        pending: Pending,
-        reply: &AuthReply<'_>,
-        terms: &Terms<'_>,
-        ledger: &Ledger,
-    ) -> Replied {
-        let opened = Opened { class: pending.class, user: pending.facts.user.clone() };
-        let verdict = self.accept(pending, reply, terms, ledger);
-        Replied { verdict, corrected: false, opened: Some(opened) }
-    }
-
-    /// The document server accepted an open: it holds from now on.
-    fn accept(
-        &mut self,
-        pending: Pending,
-        reply: &AuthReply<'_>,
-        terms: &Terms<'_>,
-        ledger: &Ledger,
-    ) -> ReplyVerdict {
-        match (pending.class, pending.seat) {
-            (SessionClass::Viewer, _) => {
-                let keeps = self.overlapped && matches!(self.holding, Holding::Seat(_));
-                if !keeps {
-                    self.holding = Holding::Viewer(ledger.viewer(terms.tenant));
-                }
-                match pending.notice {
-                    Some(notice) => ReplyVerdict::Replace(reply.with_license_type(notice)),
-                    None => ReplyVerdict::Pass,
-                }
-            }
-            // The same session went on over another connection before the server answered this one.
-            (_, Some(seat)) if seat.close_reason().is_some() => ReplyVerdict::Forbid,
-            (SessionClass::Editor | SessionClass::LiveViewer, Some(seat)) => {
-                let licence = terms.licence.as_deref();
-                let confirmation = seat.confirm(reply.session_id.as_deref(), licence, terms.now);
-                let seats = Arc::clone(seat.licence());
-                let class = seat.class();
-                let user = Arc::clone(&seat.occupant().user);
-                let left = std::mem::replace(&mut self.holding, Holding::Seat(seat));
-                if let Holding::Seat(left) = left
-                    && self.overlapped
-                {
-                    self.kept.push(left);
-                }
-                if confirmation.is_done() {
-                    return ReplyVerdict::Pass;
-                }
-                ReplyVerdict::Settle(Settlement { seats, class, user, confirmation })
-            }
-            (class @ (SessionClass::Editor | SessionClass::LiveViewer), None) => {
-                let mut held = self.seat().into_iter().chain(&self.kept);
-                if held.any(|seat| seat.class().session_class() == class) {
-                    ReplyVerdict::Pass
-                } else {
-                    ReplyVerdict::Forbid
-                }
-            }
-        }
-    }
-
-    /// What the document server made of this connection, if its list of participants tells. The
-    /// connection is found by the id that the server gave it: a reply's `sessionId` is the one
-    /// that the client asked for, which may be another's.
-    fn decided_class(&self, reply: &AuthReply<'_>) -> Option<SessionClass> {
-        let id = self.connection_id.as_deref()?;
-        let own = reply.participants.iter().find(|participant| participant.connection_id == id)?;
-        Some(match (own.view, own.is_live_viewer) {
-            (false, _) => SessionClass::Editor,
-            (true, true) => SessionClass::LiveViewer,
-            (true, false) => SessionClass::Viewer,
-        })
     }
 
     fn opening(

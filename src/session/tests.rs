@@ -1,5 +1,7 @@
 //! The session's verdicts, case by case.
 
+mod replies;
+
 use super::*;
 use crate::config::Secret;
 use crate::licence::Quota;
@@ -572,7 +574,7 @@ fn a_seat_that_moves_on_while_the_server_thinks_leaves_no_editor_behind() {
 
 #[test]
 fn replies_that_answer_another_open_leave_no_editor_without_a_seat() {
-    let desk = Desk::connections(1, 0);
+    let desk = Desk::connections(2, 0);
     let mut session = desk.session();
     session.on_connected(CONNECTED);
     let passes = |session: &mut Session, text: &str| {
@@ -583,14 +585,14 @@ fn replies_that_answer_another_open_leave_no_editor_without_a_seat() {
         let verdict = desk.reply(session, &reply_as(view, false)).verdict;
         !matches!(verdict, ReplyVerdict::Forbid)
     };
-    // An open said twice is answered twice: every later reply meets the open behind its own.
+    // An open said twice is answered twice: no later reply may meet the open behind its own.
     passes(&mut session, &editor("u"));
     passes(&mut session, &editor("u"));
     passes(&mut session, &viewer("u"));
     assert!(answer(&mut session, false) && answer(&mut session, false));
     passes(&mut session, &editor("v"));
-    assert!(answer(&mut session, true), "the viewer's, which meets the second editor's open");
-    let edits = answer(&mut session, false);
-    assert!(!edits || desk.used(SeatKind::EditorConnections) == 1, "an editor without a seat");
+    assert!(answer(&mut session, true), "the viewer's");
+    assert!(answer(&mut session, false), "the first editor's, repeated");
+    assert_eq!(desk.used(SeatKind::EditorConnections), 2, "an editor, and another under way");
     assert_eq!(desk.open(&mut desk.session(), &editor("w")), Err(Some(Reason::Connections)));
 }

@@ -29,6 +29,8 @@ pub enum EventType {
     DisconnectReason,
     /// Server: the session was dropped by the command service.
     Drop,
+    /// Server: an `auth` came to nothing; its session is a viewer's from here on.
+    Error,
     /// Everything else, a message without a type among it.
     Other,
 }
@@ -43,6 +45,7 @@ impl EventType {
             b"waitAuth" => Self::WaitAuth,
             b"disconnectReason" => Self::DisconnectReason,
             b"drop" => Self::Drop,
+            b"error" => Self::Error,
             _ => Self::Other,
         }
     }

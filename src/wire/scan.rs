@@ -106,6 +106,11 @@ impl MessageScanner {
         true
     }
 
+    /// The type that the message names, as far as it is known.
+    pub fn event(&self) -> Option<EventType> {
+        self.body.event
+    }
+
     /// The kind of the message, which ends here.
     pub fn finish(&mut self) -> MessageKind {
         match self.phase {
@@ -438,7 +443,8 @@ impl Body {
                     EventType::License
                     | EventType::WaitAuth
                     | EventType::DisconnectReason
-                    | EventType::Drop,
+                    | EventType::Drop
+                    | EventType::Error,
                 ) => Step::On,
                 Some(EventType::Other) | None => Step::NoAuth,
             };

@@ -139,7 +139,7 @@ impl Gate {
                     // What it is by a later open is told by that one's reply.
                     self.told = None;
                 }
-                Some(Event::Connected | Event::Upgraded) => {}
+                Some(Event::Connected | Event::Upgraded | Event::OpenFailed) => {}
             }
         }
     }
@@ -199,6 +199,10 @@ impl Gate {
                 Some(Event::Auth) => self.on_reply(world),
                 Some(Event::Connected) => {
                     self.session.on_connected(self.down.inspector.text());
+                }
+                Some(Event::OpenFailed) => {
+                    let terms = world.terms(&self.tenant);
+                    self.session.on_open_failed(&terms, &world.ledger);
                 }
                 Some(Event::Goodbye | Event::GaveUpEditing | Event::Upgraded) => {}
             }

@@ -43,6 +43,14 @@ impl Assembler {
     }
 }
 
+/// An open that the server heard.
+#[derive(Clone)]
+struct Open {
+    class: Class,
+    user: String,
+    session: String,
+}
+
 /// The document server's side of one session.
 pub(super) struct Server {
     /// The socket's id, which it gives out as the session's.
@@ -57,8 +65,8 @@ pub(super) struct Server {
     /// What it takes the session for, since the last `auth` that it heard.
     pub(super) class: Option<Class>,
     /// Opens that it has not answered, and what it said of the one answered last.
-    unanswered: VecDeque<(Class, String)>,
-    answered: Option<Class>,
+    unanswered: VecDeque<Open>,
+    answered: Option<Open>,
     /// A binary event that waits for its attachments.
     attachments: Option<(Value, f64)>,
 }
@@ -86,7 +94,7 @@ impl Server {
 
     /// The class that the acceptance said last was about.
     pub(super) fn told(&self) -> Option<Class> {
-        self.answered
+        self.answered.as_ref().map(|open| open.class)
     }
 
     /// Takes the client's bytes; what it says at once comes back.
@@ -183,7 +191,11 @@ impl Server {
         }
         self.class = Some(opening.class);
         let restored = message["sessionId"].as_str();
-        self.unanswered.push_back((opening.class, restored.unwrap_or(&self.id).to_owned()));
+        self.unanswered.push_back(Open {
+            class: opening.class,
+            user: server::text(&opening.user),
+            session: restored.unwrap_or(&self.id).to_owned(),
+        });
     }
 
     /// Answers the first open that waits.
@@ -191,15 +203,16 @@ impl Server {
         if self.is_over {
             return None;
         }
-        let (class, session) = match self.unanswered.pop_front() {
+        let open = match self.unanswered.pop_front() {
             Some(first) => first,
             // It repeats its replies when a lock is released.
-            None => (self.answered?, self.session.clone()),
+            None => self.answered.clone()?,
         };
+        let Open { class, user, session } = open.clone();
         self.session.clone_from(&session);
-        self.answered = Some(class);
+        self.answered = Some(open);
         let own = json!({
-            "id": "u1", "idOriginal": "u", "view": class != Class::Editor,
+            "id": format!("{user}1"), "idOriginal": user, "view": class != Class::Editor,
             "connectionId": self.id, "isLiveViewer": class == Class::LiveViewer,
         });
         let other = json!({
@@ -225,12 +238,22 @@ impl Server {
         if self.is_over {
             return Vec::new();
         }
-        match what % 6 {
+        match what % 8 {
             0 => message(json!({"type": "waitAuth", "lockDocument": {}})),
             1 => message(json!({"type": "license", "license": {"type": 3}})),
             2 => message(json!({"type": "connectState", "participants": []})),
             3 => vec!["2".to_owned()],
             4 => message(json!({"type": "drop", "code": 4007})),
+            // An open that came to nothing: a viewer is what is left.
+            5 if self.unanswered.pop_front().is_some() => {
+                self.class = self.class.map(|_| Class::Viewer);
+                message(json!({"type": "error", "description": "Restore error", "code": -83}))
+            }
+            // One that it lets fall without a word.
+            6 => {
+                self.unanswered.pop_front();
+                Vec::new()
+            }
             _ => {
                 self.leave();
                 let mut said = message(json!({"type": "disconnectReason", "code": 4004}));

@@ -27,7 +27,7 @@ pub use query::{EngineQuery, EngineRefusal};
 pub use table::{PolledSession, PolledSessions, Upgrade};
 
 use super::answer::Answer;
-use super::body::read_whole;
+use super::body::{Share, busy, read_whole};
 use super::coauthoring;
 use super::exchange::{self, Exchange};
 use super::judge::{self, Reply};
@@ -101,8 +101,9 @@ impl Polling<'_> {
             return refuse(EngineRefusal::BadHandshakeMethod, session).await;
         }
         let mut exchange = self.send(server, Bytes::new()).await?;
-        let Some(body) = read_answer(&mut exchange).await? else {
-            return too_large(session).await;
+        let Whole { bytes: body, .. } = match read_answer(&mut exchange).await? {
+            Ok(whole) => whole,
+            Err(unread) => return unread.send(session).await,
         };
         if exchange.head.status == StatusCode::OK {
             let Some(handshake) =
@@ -156,17 +157,18 @@ impl Polling<'_> {
         };
         let sent = async {
             let mut exchange = self.send(polled.server, body).await?;
-            let answer = read_answer(&mut exchange).await?.unwrap_or_default();
+            let answer = read_answer(&mut exchange).await?;
+            let answer = answer.unwrap_or_default();
             Ok::<_, Box<pingora::Error>>((exchange.head, answer))
         };
         match sent.await {
             Ok((head, answer)) if head.status == StatusCode::OK => {
                 self.take_effect(id, polled, &effects);
-                relay(session, head, answer).await
+                relay(session, head, answer.bytes).await
             }
             Ok((head, answer)) => {
                 self.server_refused(id, polled, &effects, head.status).await;
-                relay(session, head, answer).await
+                relay(session, head, answer.bytes).await
             }
             Err(error) => {
                 self.server_refused(id, polled, &effects, StatusCode::BAD_GATEWAY).await;
@@ -215,7 +217,8 @@ impl Polling<'_> {
 
     /// Ends a session on both sides.
     async fn refuse_session(&self, polled: &PolledSession, code: DisconnectCode) {
-        polled.refuse(coauthoring::farewell_packets(code));
+        // What it held is free once the document server has let go of it, too.
+        let _ending = polled.refuse(coauthoring::farewell_packets(code));
         let mut request = self.request.clone();
         request.set_method(Method::POST);
         // The document server has a session that nobody goes on with.
@@ -281,7 +284,14 @@ impl Polling<'_> {
         if head.status == StatusCode::BAD_REQUEST && !polled.is_claimed() {
             self.lose(id, polled);
         }
-        let Some(body) = body else { return too_large(session).await };
+        let Whole { bytes: body, _share } = match body {
+            Ok(whole) => whole,
+            Err(unread) => {
+                // What the server said is lost, and the session with it; its client may come back.
+                self.lose(id, polled);
+                return unread.send(session).await;
+            }
+        };
         let Some(body) = self.judge_answer(id, polled, &head, body).await else {
             self.refuse_session(polled, DisconnectCode::AccessDenied).await;
             return self.deliver_farewell(session, id, polled).await;
@@ -357,8 +367,13 @@ impl Polling<'_> {
         head: &ResponseHeader,
         body: Bytes,
     ) -> Option<Bytes> {
-        if head.status != StatusCode::OK {
-            return Some(body);
+        // Nobody asked for another encoding: what cannot be read does not pass.
+        let encoding = head.headers.get(header::CONTENT_ENCODING);
+        if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+            tracing::warn!(
+                "the document server answered a poll in an encoding that was not asked for"
+            );
+            return None;
         }
         let tenant = self.shared.present(&polled.tenant);
         let mut replaced: Vec<(usize, Vec<u8>)> = Vec::new();
@@ -373,6 +388,10 @@ impl Polling<'_> {
                         Reply::Refuse | Reply::Forbid => return None,
                     }
                 }
+                MessageKind::Event(EventType::Error) => {
+                    let terms = tenant.terms(clock::now());
+                    polled.session.lock().on_open_failed(&terms, &self.shared.ledger);
+                }
                 MessageKind::Connect => polled.session.lock().on_connected(packet),
                 // The server's goodbye, and the end of a session that may come back. A session that
                 // a WebSocket takes over ends its polling in the same way.
@@ -386,8 +405,10 @@ impl Polling<'_> {
 
     async fn send(&self, server: SocketAddr, body: Bytes) -> pingora::Result<Exchange> {
         let mut request = self.request.clone();
-        // The answer is read here, and compressed again where the client wants that.
-        request.remove_header(&header::ACCEPT_ENCODING);
+        // The answer is read here, whole, and compressed again where the client wants that.
+        for name in [header::ACCEPT_ENCODING, header::RANGE, header::IF_RANGE] {
+            request.remove_header(&name);
+        }
         exchange::send(self.connector, server, &self.tenant.upstreams, request, body)
             .await
             .map_err(pingora::Error::into_up)
@@ -410,8 +431,31 @@ fn with_replaced(body: Bytes, replaced: &[(usize, Vec<u8>)]) -> Bytes {
     payload::join(packets).into()
 }
 
-/// A short answer's body, or `None` if it is too large.
-async fn read_answer(exchange: &mut Exchange) -> pingora::Result<Option<Bytes>> {
+/// An answer's whole body.
+#[derive(Default)]
+struct Whole {
+    bytes: Bytes,
+    _share: Share,
+}
+
+/// Why an answer's body was not read.
+enum Unread {
+    TooLarge,
+    NoBudget,
+}
+
+impl Unread {
+    /// Tells the client.
+    async fn send(self, session: &mut HttpSession) -> pingora::Result<()> {
+        match self {
+            Self::TooLarge => too_large(session).await,
+            Self::NoBudget => busy(&session.req_header().headers).send(session).await,
+        }
+    }
+}
+
+/// A short answer's body.
+async fn read_answer(exchange: &mut Exchange) -> pingora::Result<Result<Whole, Unread>> {
     match timeout(ANSWER_TIMEOUT, read_parked(exchange)).await {
         Ok(read) => read,
         Err(_) => pingora::Error::e_explain(
@@ -422,16 +466,20 @@ async fn read_answer(exchange: &mut Exchange) -> pingora::Result<Option<Bytes>> 
     }
 }
 
-/// An answer's body, or `None` if it is too large.
-async fn read_parked(exchange: &mut Exchange) -> pingora::Result<Option<Bytes>> {
+/// An answer's body.
+async fn read_parked(exchange: &mut Exchange) -> pingora::Result<Result<Whole, Unread>> {
+    let mut share = Share::default();
     let mut body = BytesMut::new();
     while let Some(piece) = exchange.next().await.map_err(pingora::Error::into_up)? {
         if body.len() + piece.len() > MAX_BODY {
-            return Ok(None);
+            return Ok(Err(Unread::TooLarge));
+        }
+        if !share.grow(piece.len()) {
+            return Ok(Err(Unread::NoBudget));
         }
         body.extend_from_slice(&piece);
     }
-    Ok(Some(body.freeze()))
+    Ok(Ok(Whole { bytes: body.freeze(), _share: share }))
 }
 
 fn accepts_gzip(session: &HttpSession) -> bool {

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::gateway::site::Tenant;
-use crate::ledger::{Seat, SeatId};
+use crate::ledger::SeatId;
 use crate::ops::metrics::GaugeGuard;
 use crate::session::Session;
 use crate::wire::coauthoring::EngineHandshake;
@@ -84,6 +84,15 @@ impl Drop for UnderWay {
     }
 }
 
+/// Ends a session when dropped.
+pub struct Ending(Arc<Mutex<Session>>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.lock().end();
+    }
+}
+
 impl PolledSession {
     /// The session of a handshake that `server` just answered.
     pub fn new(
@@ -119,14 +128,16 @@ impl PolledSession {
     }
 
     /// Ends the session for the client, with these packets as its last words. What it held is
-    /// free.
-    pub fn refuse(&self, farewell: Vec<u8>) {
-        self.session.lock().end();
+    /// free when the guard is dropped.
+    #[must_use = "the document server is to be told first"]
+    pub fn refuse(&self, farewell: Vec<u8>) -> Ending {
+        let ending = Ending(Arc::clone(&self.session));
         let mut state = self.state.lock();
         state.farewell = Some(farewell);
         state.refused = true;
         drop(state);
         self.wake.notify_waiters();
+        ending
     }
 
     /// Claims the session for one WebSocket; `None` if another has it. The document server takes
@@ -225,7 +236,7 @@ impl PolledSessions {
     pub fn seats(&self) -> HashSet<SeatId> {
         let sessions: Vec<_> = self.by_id.lock().values().cloned().collect();
         let polling = sessions.iter().filter(|session| session.state.lock().open.is_some());
-        polling.filter_map(|session| session.session.lock().seat().map(Seat::id)).collect()
+        polling.flat_map(|session| session.session.lock().seat_ids()).collect()
     }
 
     /// Forgets a session; its seat is free when the last request under way is done.

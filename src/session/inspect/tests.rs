@@ -156,7 +156,7 @@ fn what_waits_is_bounded() {
     let text = format!(r#"42["message",{{"x":"{}"}}]"#, "y".repeat(HOLD_LIMIT + 100_000));
     let bytes = frame(&text);
     let refused = bytes.chunks(60_000).find_map(|chunk| inspector.inspect(chunk).err());
-    assert_eq!(refused, Some(Violation::HeldTooLong));
+    assert_eq!(refused, Some(Violation::HeldTooLong { limit: HOLD_LIMIT }));
     // The same bytes after a type that is known not to matter are nobody's business.
     let text =
         format!(r#"42["message",{{"type":"z","x":"{}"}}]"#, "y".repeat(HOLD_LIMIT + 100_000));

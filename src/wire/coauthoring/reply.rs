@@ -73,8 +73,8 @@ pub struct AuthReply<'p> {
     packet: &'p str,
     object: &'p str,
     license_type_text: Option<&'p str>,
-    /// 1: accepted.
-    pub result: Option<i64>,
+    /// `result` is 1: accepted. So is taken to be whatever is not plainly something else.
+    pub is_accepted: bool,
     pub session_id: Option<String>,
     /// 3: within the limits (WIRE.md section 4).
     pub license_type: Option<i64>,
@@ -88,7 +88,7 @@ impl fmt::Debug for AuthReply<'_> {
     /// Leaves out what holds the token.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AuthReply")
-            .field("result", &self.result)
+            .field("is_accepted", &self.is_accepted)
             .field("session_id", &self.session_id)
             .field("license_type", &self.license_type)
             .field("participants", &self.participants)
@@ -113,7 +113,7 @@ impl<'p> AuthReply<'p> {
             packet,
             object,
             license_type_text: license_type,
-            result: integer(result),
+            is_accepted: is_acceptance(result),
             session_id: text(session_id),
             license_type: integer(license_type),
             session_token: text(jwt),
@@ -128,6 +128,15 @@ impl<'p> AuthReply<'p> {
             current: self.license_type_text,
             value: &license_type.to_string(),
         }])
+    }
+}
+
+/// No number but 1 is an acceptance, nor is none at all; other forms would be read by JavaScript's `==`.
+fn is_acceptance(result: Option<&str>) -> bool {
+    match Js::from_json(result) {
+        Some(Js::Number(number)) => number == 1.0,
+        Some(Js::Undefined | Js::Null | Js::Bool(false)) => false,
+        Some(Js::Bool(true) | Js::Text(_) | Js::List | Js::Object) | None => true,
     }
 }
 

@@ -39,6 +39,8 @@ pub enum AuthReply {
     WaitThenAccept,
     /// `disconnectReason` with this code, `41`, close.
     Refuse(u16),
+    /// `error`: the session is a viewer's from here on, one that gave editing up.
+    Fail,
     /// Answers only after [`StandIn::release`].
     Hold,
     /// Never answers.
@@ -104,6 +106,8 @@ type AuthRule = dyn Fn(&Value) -> AuthReply + Send + Sync;
 
 struct Shared {
     auth_rule: Mutex<Arc<AuthRule>>,
+    /// Members that every `auth` reply has beside the usual ones.
+    reply_more: Mutex<Value>,
     auths: Mutex<Vec<SeenAuth>>,
     requests: Mutex<Vec<SeenRequest>>,
     connections: Arc<Connections>,
@@ -168,6 +172,7 @@ impl Builder {
         let connections = Arc::new(Connections::default());
         let shared = Arc::new(Shared {
             auth_rule: Mutex::new(Arc::new(|_: &Value| AuthReply::Accept)),
+            reply_more: Mutex::default(),
             auths: Mutex::default(),
             requests: Mutex::default(),
             connections: Arc::clone(&connections),
@@ -229,6 +234,11 @@ impl StandIn {
     /// What happens to each `auth` from now on.
     pub fn on_auth(&self, rule: impl Fn(&Value) -> AuthReply + Send + Sync + 'static) {
         *self.shared.auth_rule.lock() = Arc::new(rule);
+    }
+
+    /// Members that every `auth` reply has from now on.
+    pub fn add_to_replies(&self, members: Value) {
+        *self.shared.reply_more.lock() = members;
     }
 
     /// Answers the auths that are held back.

@@ -188,6 +188,11 @@ async fn authenticate(shared: &Arc<Shared>, socket: &SocketRef, message: &Value)
             accept(shared, socket, message);
         }
         AuthReply::Refuse(code) => send_away(socket, code, "access deny"),
+        AuthReply::Fail => {
+            let error =
+                json!({"type": "error", "description": "Update Version error", "code": -127});
+            let _ = socket.emit("message", &error);
+        }
         AuthReply::Hold => {
             let _ = released.changed().await;
             accept(shared, socket, message);
@@ -220,7 +225,10 @@ fn accept(shared: &Arc<Shared>, socket: &SocketRef, message: &Value) {
     session.participant = Some(participant.clone());
     let all = sessions.participants(&participant.document);
     let secret = shared.secret.as_deref().unwrap_or("the server's own");
-    let reply = messages::auth_reply(&participant, &all, &identity.permissions, secret);
+    let mut reply = messages::auth_reply(&participant, &all, &identity.permissions, secret);
+    for (key, value) in shared.reply_more.lock().as_object().into_iter().flatten() {
+        reply[key] = value.clone();
+    }
     let _ = socket.emit("message", &reply);
     sessions.tell_others(socket.id, &participant.document, &messages::connect_state(&all));
 }

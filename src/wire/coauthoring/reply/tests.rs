@@ -32,7 +32,7 @@ fn the_handshake_is_read() {
 #[test]
 fn an_auth_reply_is_read() {
     let reply = AuthReply::parse(fixture!("auth-reply-two-tabs.txt").as_bytes()).unwrap();
-    assert_eq!(reply.result, Some(1));
+    assert!(reply.is_accepted);
     assert_eq!(reply.session_id.as_deref(), Some("QkodR2P3lGUjvpR3AAGs"));
     assert_eq!(reply.license_type, Some(3));
     assert!(reply.session_token.as_deref().unwrap().starts_with("eyJ"));
@@ -52,11 +52,33 @@ fn an_auth_reply_is_read() {
 }
 
 #[test]
+fn whatever_could_be_an_acceptance_is_one() {
+    for (result, expected) in [
+        ("1", true),
+        ("1.0", true),
+        ("1e0", true),
+        ("10E-1", true),
+        ("\"1\"", true),
+        ("true", true),
+        ("[1]", true),
+        ("0", false),
+        ("2", false),
+        ("-1", false),
+        ("null", false),
+        ("false", false),
+    ] {
+        let packet = format!(r#"42["message",{{"type":"auth","result":{result}}}]"#);
+        assert_eq!(AuthReply::parse(packet.as_bytes()).unwrap().is_accepted, expected, "{result}");
+    }
+    assert!(!AuthReply::parse(br#"42["message",{"type":"auth"}]"#).unwrap().is_accepted);
+}
+
+#[test]
 fn odd_fields_of_a_reply_count_as_absent() {
     let packet = r#"42["message",{"type":"auth","result":"1","sessionId":5,"licenseType":3.5,"participants":[
         {"idOriginal":"\ud800","connectionId":"a"},{"idOriginal":"u","connectionId":"b","isLiveViewer":true},7]}]"#;
     let reply = AuthReply::parse(packet.as_bytes()).unwrap();
-    assert_eq!((reply.result, reply.session_id.clone(), reply.license_type), (None, None, None));
+    assert_eq!((reply.session_id.clone(), reply.license_type), (None, None));
     assert_eq!(
         reply.participants,
         [Participant {

@@ -1,0 +1,151 @@
+//! Opens that come to nothing, and replies that are about another open than the first that waits.
+
+use super::*;
+use crate::seat::SeatClass;
+
+/// A reply in which the server lists this connection as an editor of `user`.
+fn editing(user: &str) -> String {
+    format!(
+        r#"42["message",{{"type":"auth","result":1,"sessionId":"s1","participants":[{{"id":"{user}1","idOriginal":"{user}","view":false,"connectionId":"s1","isLiveViewer":false}}],"licenseType":3}}]"#
+    )
+}
+
+fn passes(desk: &Desk, session: &mut Session, auth: &str) {
+    let verdict = desk.auth(session, auth);
+    assert!(matches!(verdict, Verdict::Pass(_)), "{verdict:?}");
+}
+
+/// Takes a reply in, and makes durable what it asks for; `false` if it is forbidden.
+fn replies(desk: &Desk, session: &mut Session, reply: &str) -> bool {
+    match desk.reply(session, reply).verdict {
+        ReplyVerdict::Pass | ReplyVerdict::Replace(_) => true,
+        ReplyVerdict::Settle(Settlement { seats, confirmation, .. }) => {
+            seats.stored(&confirmation.record.unwrap());
+            true
+        }
+        ReplyVerdict::Forbid => false,
+    }
+}
+
+fn counted(desk: &Desk) -> Vec<String> {
+    let list = desk.seats.users(SeatClass::Editor, desk.now);
+    list.users.iter().map(|user| user.user.to_string()).collect()
+}
+
+#[test]
+fn an_open_that_fails_leaves_a_viewer_and_a_free_seat() {
+    let desk = Desk::connections(1, 0);
+    let mut session = desk.session();
+    session.on_connected(CONNECTED);
+    passes(&desk, &mut session, &editor("u"));
+    session.on_open_failed(&desk.terms(), &desk.ledger);
+    assert_eq!(desk.used(SeatKind::EditorConnections), 0);
+    assert_eq!(desk.ledger.viewers(&desk.tenant), 1);
+    assert!(!replies(&desk, &mut session, &editing("u")), "nobody judged this one");
+
+    // The next one is its own.
+    passes(&desk, &mut session, &editor("u"));
+    assert!(replies(&desk, &mut session, &editing("u")));
+    assert_eq!(desk.used(SeatKind::EditorConnections), 1);
+    session.on_gave_up_editing(&desk.terms(), &desk.ledger);
+    assert_eq!(desk.used(SeatKind::EditorConnections), 0);
+}
+
+#[test]
+fn a_failed_open_takes_no_place_in_the_reserve() {
+    let desk = Desk::users(1, 0);
+    let mut session = desk.session();
+    passes(&desk, &mut session, &editor("u"));
+    assert_eq!(desk.used(SeatKind::EditorUsers), 1);
+    session.on_open_failed(&desk.terms(), &desk.ledger);
+    assert_eq!(desk.used(SeatKind::EditorUsers), 0);
+    assert!(desk.open(&mut desk.session(), &editor("v")).is_ok());
+}
+
+#[test]
+fn of_two_opens_at_once_nobody_knows_which_failed() {
+    let desk = Desk::connections(2, 0);
+    let mut session = desk.session();
+    session.on_connected(CONNECTED);
+    passes(&desk, &mut session, &editor("u"));
+    passes(&desk, &mut session, &editor("v"));
+    session.on_open_failed(&desk.terms(), &desk.ledger);
+    assert_eq!(desk.used(SeatKind::EditorConnections), 2);
+    assert!(replies(&desk, &mut session, &editing("v")));
+    assert_eq!(desk.used(SeatKind::EditorConnections), 2, "the other one may yet be edited with");
+    session.end();
+    assert_eq!(desk.used(SeatKind::EditorConnections), 0);
+}
+
+#[test]
+fn an_open_that_was_never_answered_stands_for_no_other_user() {
+    let desk = Desk::users(2, 0);
+    assert!(desk.open(&mut desk.session(), &editor("known")).is_ok());
+    assert_eq!(counted(&desk), ["known"]);
+    let mut session = desk.session();
+    session.on_connected(CONNECTED);
+    // The server lets the first one fall; the reply is about the second.
+    passes(&desk, &mut session, &editor("known"));
+    passes(&desk, &mut session, &editor("new"));
+    assert!(replies(&desk, &mut session, &editing("new")));
+    assert_eq!(counted(&desk), ["known", "new"]);
+}
+
+#[test]
+fn who_the_server_let_in_is_who_is_counted() {
+    let desk = Desk::users(1, 0);
+    let mut session = desk.session();
+    session.on_connected(CONNECTED);
+    passes(&desk, &mut session, &editor("said"));
+    assert!(replies(&desk, &mut session, &editing("meant")), "one place, and one user");
+    assert_eq!(counted(&desk), ["meant"]);
+    let mut another = desk.session();
+    another.on_connected(CONNECTED);
+    passes(&desk, &mut another, &editor("meant"));
+    assert!(!replies(&desk, &mut another, &editing("third")), "there is no place for a third");
+}
+
+#[test]
+fn a_reply_that_is_repeated_answers_no_other_open() {
+    let desk = Desk::connections(2, 0);
+    let mut session = desk.session();
+    session.on_connected(CONNECTED);
+    passes(&desk, &mut session, &editor("u"));
+    assert!(replies(&desk, &mut session, &editing("u")));
+    passes(&desk, &mut session, &editor("v"));
+    for _ in 0..2 {
+        assert!(replies(&desk, &mut session, &editing("u")), "repeated when a lock is released");
+    }
+    assert_eq!(session.seat().map(|seat| seat.occupant().user.to_string()).as_deref(), Some("u"));
+    assert!(replies(&desk, &mut session, &editing("v")));
+    assert_eq!(session.seat().map(|seat| seat.occupant().user.to_string()).as_deref(), Some("v"));
+}
+
+#[test]
+fn an_open_told_twice_does_not_use_up_another_ones_reply() {
+    let desk = Desk::connections(2, 1);
+    let mut session = desk.session();
+    session.on_connected(CONNECTED);
+    for auth in [editor("u"), editor("u"), live_viewer("u")] {
+        passes(&desk, &mut session, &auth);
+    }
+    for _ in 0..2 {
+        assert!(replies(&desk, &mut session, &editing("u")));
+    }
+    let viewing = editing("u").replace(r#""view":false"#, r#""view":true"#);
+    let viewing = viewing.replace(r#""isLiveViewer":false"#, r#""isLiveViewer":true"#);
+    assert!(replies(&desk, &mut session, &viewing));
+    assert_eq!(desk.used(SeatKind::ViewerConnections), 1, "who was told so is counted so");
+}
+
+#[test]
+fn a_live_viewer_that_nobody_judged_is_forbidden() {
+    let desk = Desk::connections(1, 1);
+    let mut session = desk.session();
+    session.on_connected(CONNECTED);
+    passes(&desk, &mut session, &editor("u"));
+    assert!(replies(&desk, &mut session, &editing("u")));
+    let viewing = editing("u").replace(r#""view":false"#, r#""view":true"#);
+    let viewing = viewing.replace(r#""isLiveViewer":false"#, r#""isLiveViewer":true"#);
+    assert!(!replies(&desk, &mut session, &viewing));
+}
