@@ -40,11 +40,11 @@ use crate::handover::taking::{Link, Taking};
 use crate::handover::{HandoverError, Upgrades};
 use crate::high_water::HighWater;
 use crate::ledger::Ledger;
-use crate::listen::{Doors, ListenError};
+use crate::listen::{Doors, Entrance, ListenError, Pulse, Workers};
 use crate::log;
 use crate::ops::listener::Operations;
 use crate::ops::metrics::Metrics;
-use crate::ops::notify::{self, Beating, Notifier, Pulse};
+use crate::ops::notify::{self, Notifier};
 use crate::ops::status::Reporter;
 use crate::ops::warnings::Warnings;
 use crate::registrar::Registrar;
@@ -83,7 +83,7 @@ const WAITING_TOLD: u32 = 10;
 const PURGE_INTERVAL: Duration = Duration::from_secs(60);
 const PURGE_PIECE: u32 = 1_000;
 
-/// The most upstream connections that are kept idle.
+/// The most upstream connections that a worker keeps idle.
 const UPSTREAM_POOL: usize = 1024;
 
 /// Why the program does not run.
@@ -147,7 +147,7 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     resolve(&shared)?;
 
     let conf = ServerConf {
-        threads: settings.server.workers,
+        threads: 1,
         upstream_keepalive_pool_size: UPSTREAM_POOL,
         max_retries: 3,
         ..ServerConf::default()
@@ -155,24 +155,24 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     let mut server = Server::new_with_opt_and_conf(None, conf);
     server.bootstrap();
 
-    let mut proxy =
-        HttpProxy::new(Gateway::new(Arc::clone(&shared)), Arc::clone(&server.configuration));
-    proxy.handle_init_modules();
-    let proxy = Arc::new(proxy);
-    let public_doors = |listeners, tls| {
-        let front = Front::new(Arc::clone(&proxy), Arc::clone(&shared), tls);
-        Doors::new(Arc::new(front), listeners, shared.draining.subscribe())
+    let conf = Arc::clone(&server.configuration);
+    let new_proxy = || {
+        let gateway = Gateway::new(Arc::clone(&shared));
+        let mut proxy = HttpProxy::new(gateway, Arc::clone(&conf));
+        proxy.handle_init_modules();
+        Arc::new(proxy)
     };
-    let mut doors = background_service("public", public_doors(public, None));
-    doors.threads = None;
-    let pulse = Arc::new(Pulse::default());
-    server.add_service(Beating::new(doors, Arc::clone(&pulse)));
-    if let Some(tls) = &tls {
-        let doors = public_doors(public_over_tls, Some(Arc::clone(tls)));
-        let mut doors = background_service("public over TLS", doors);
-        doors.threads = None;
-        server.add_service(doors);
-    }
+    // Each thread has its own: what they pool is not shared.
+    let proxies: Vec<_> = (0..settings.server.workers).map(|_| new_proxy()).collect();
+    let entrance = |listener, tls: Option<&Arc<TlsServer>>| {
+        let front =
+            |proxy| Arc::new(Front::new(Arc::clone(proxy), Arc::clone(&shared), tls.cloned()));
+        Entrance { listener, applications: proxies.iter().map(front).collect() }
+    };
+    let plain = public.into_iter().map(|listener| entrance(listener, None));
+    let over_tls = public_over_tls.into_iter().map(|listener| entrance(listener, tls.as_ref()));
+    let entrances = plain.chain(over_tls).collect();
+    let pulse = Arc::new(Pulse::new(settings.server.workers));
 
     let listening = Arc::new(AtomicBool::new(false));
     let application = Operations::new(Reporter {
@@ -206,7 +206,7 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     let successor = Arc::default();
     let upgrader = Upgrader {
         giver,
-        proxy,
+        proxy: new_proxy(),
         notifier: Arc::clone(&notifier),
         successor: Arc::clone(&successor),
         requests: Mutex::new(Some(upgrade_requests)),
@@ -226,13 +226,16 @@ pub fn run(path: &Path) -> Result<(), StartError> {
         log_filter,
         requests: Mutex::new(Some(requests)),
         notifier: Arc::clone(&notifier),
-        pulse,
+        pulse: Arc::clone(&pulse),
     };
     let mut keeper = background_service("keeper", keeper);
     keeper.threads = Some(1);
     server.add_service(keeper);
 
+    let closed = shared.draining.subscribe();
+    let workers = Workers::start(proxies.len(), entrances, &closed, &pulse)?;
     server.run(RunArgs { shutdown_signal: Box::new(Signals { shared, notifier, successor }) });
+    drop(workers);
     if let Some(cluster) = cluster {
         leave(&cluster);
     }

@@ -5,6 +5,7 @@
 
 use std::future::poll_fn;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::Instrument as _;
 
+use super::aside::Aside;
 use super::judge::{self, Reply};
 use super::polling::Upgrade;
 use super::pump::{Inspect, Peer, Pump, PumpEvent};
@@ -90,6 +92,8 @@ pub struct Connection {
     pub shared: Arc<Shared>,
     pub tenant: Arc<Tenant>,
     pub address: IpAddr,
+    /// The answer to the client's handshake, which is still to be sent.
+    pub head: Vec<u8>,
     /// What the server sent behind its handshake.
     pub early: Bytes,
     /// The session that this connection goes on with, if it began by polling.
@@ -116,8 +120,10 @@ impl Connection {
         // A probe is no connection of its own: its session is counted as polling until it is upgraded.
         let counted = self.upgrades.is_none().then(|| self.shared.metrics.websocket());
         let under_way = self.upgrades.as_ref().map(|upgrade| upgrade.polled.under_way());
+        let mut pump = Pump::new(client, server, inspect, &self.early, CLIENT_IDLE);
+        pump.send(Peer::Client, &self.head);
         let mut driver = Driver {
-            pump: Pump::new(client, server, inspect, &self.early, CLIENT_IDLE),
+            pump,
             session,
             closing: self.shared.closing.subscribe(),
             shared: self.shared,
@@ -169,14 +175,7 @@ where
 {
     async fn drive(&mut self) -> End {
         loop {
-            let watches = self.session.lock().watches();
-            let wake = tokio::select! {
-                biased;
-                reason = closed(&watches) => Wake::Closed(reason),
-                () = refused(self.upgrades.as_ref()) => Wake::Refused,
-                _ = self.closing.wait_for(|closing| *closing) => Wake::Closing,
-                event = self.pump.next() => Wake::Pump(event),
-            };
+            let wake = self.wait().await;
             let event = match wake {
                 Wake::Pump(event) => event,
                 Wake::Closed(reason) if self.is_probing() => {
@@ -200,6 +199,24 @@ where
             if let Some(end) = self.on_event(event).await {
                 return end;
             }
+        }
+    }
+
+    /// Waits for bytes that matter, or for somebody who wants the session to end.
+    async fn wait(&mut self) -> Wake {
+        let watches = self.session.lock().watches();
+        let asked = pin!(async {
+            tokio::select! {
+                biased;
+                reason = closed(&watches) => Wake::Closed(reason),
+                () = refused(self.upgrades.as_ref()) => Wake::Refused,
+                _ = self.closing.wait_for(|closing| *closing) => Wake::Closing,
+            }
+        });
+        tokio::select! {
+            biased;
+            wake = Aside::new(asked) => wake,
+            event = self.pump.next() => Wake::Pump(event),
         }
     }
 
@@ -338,6 +355,9 @@ where
                 return;
             }
             if from == Peer::Server {
+                if self.pump.inspect.client.is_closed() && self.pump.inspect.server.is_closed() {
+                    return;
+                }
                 // Closing with unread bytes would reset the client before it has read the rest.
                 return self.pump.discard(Peer::Client).await;
             }

@@ -15,6 +15,7 @@ use pingora::protocols::http::ServerSession;
 use pingora::proxy::HttpProxy;
 use pingora::server::ShutdownWatch;
 
+use super::corked::Corked;
 use super::http2;
 use super::proxy::Gateway;
 use super::proxy_protocol;
@@ -92,7 +93,7 @@ impl Front {
 
     /// HTTP/1.1, request after request.
     async fn http1(&self, stream: Stream, shutdown: &ShutdownWatch) -> Option<()> {
-        let mut session = ServerSession::new_http1(stream);
+        let mut session = ServerSession::new_http1(Box::new(Corked::new(stream)));
         session.set_keepalive(Some(NEXT_HEAD.as_secs()));
         let mut limit = FIRST_HEAD;
         loop {

@@ -13,6 +13,8 @@
 //! | [`validate`] | the validation API over HTTP |
 //! | [`handshake`], [`pump`] | WebSockets: the handshake, and the loop between two streams |
 //! | [`tunnel`] | a WebSocket's own task, out of Pingora's hands |
+//! | `aside` | a future that costs nothing while something else wakes its task |
+//! | `corked` | a client's stream on which small writes leave together |
 //! | [`coauthoring`] | a co-authoring connection: the session's verdicts carried out |
 //! | [`judge`] | the messages that open a session, judged for both transports |
 //! | [`relay`] | polling sessions that stayed with the process before |
@@ -23,11 +25,13 @@
 //! | [`answer`] | answers of the gateway's own |
 
 pub mod answer;
+mod aside;
 pub mod attentive;
 pub mod body;
 pub mod caller;
 pub mod coauthoring;
 pub mod command;
+mod corked;
 pub mod exchange;
 pub mod front;
 pub mod handshake;

@@ -20,6 +20,9 @@ use crate::session::inspect::{Event, Flow, Violation};
 /// Size of the read buffer that the connections of a thread share.
 const SCRATCH: usize = 64 * 1024;
 
+/// How many bytes may wait for what was read with them, so that both leave by one system call.
+const TOGETHER: usize = 4096;
+
 /// How often a connection looks whether its peers still move.
 const TICK: Duration = Duration::from_secs(30);
 
@@ -278,7 +281,8 @@ impl Lane {
         loop {
             // What an answered event set free.
             self.backlog.append(inspect.released(from));
-            if let Err(error) = ready!(self.poll_flush(sink, context)) {
+            let waits = !self.unread.is_empty() && self.backlog.len() < TOGETHER;
+            if !waits && let Err(error) = ready!(self.poll_flush(sink, context)) {
                 return Poll::Ready(PumpEvent::Broken(to, error));
             }
             if !self.unread.is_empty() {
@@ -341,7 +345,7 @@ impl Lane {
         Poll::Ready(Ok(()))
     }
 
-    /// Shows `input` to the inspector and writes what may pass. The backlog is empty.
+    /// Shows `input` to the inspector and writes what may pass, behind what waits already.
     fn pass_on(
         &mut self,
         from: Peer,
@@ -355,8 +359,11 @@ impl Lane {
             Err(violation) => return Ok(Some(PumpEvent::Violated(from, violation))),
         };
         let pass = input.get(flow.pass).unwrap_or_default();
+        let rest = input.get(flow.taken..).unwrap_or_default();
         let released = inspect.released(from);
-        if released.is_empty() {
+        // What is only to be noted is done with at once, and the rest comes along.
+        let goes_on = flow.event.is_some_and(|event| event != Event::Auth) && !rest.is_empty();
+        if released.is_empty() && !self.owes() && !goes_on {
             let written = match pass.is_empty() {
                 true => 0,
                 false => match Pin::new(&mut *sink).poll_write(context, pass) {
@@ -376,7 +383,7 @@ impl Lane {
         }
         match flow.event {
             Some(event) => {
-                self.unread = input.get(flow.taken..).unwrap_or_default().to_vec();
+                self.unread = rest.to_vec();
                 Ok(Some(PumpEvent::Inspected(from, event)))
             }
             None => Ok(None),

@@ -12,16 +12,16 @@ use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType};
-use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use super::coauthoring::Connection;
+use super::corked::Corked;
 use super::handshake::ServerStream;
 use super::polling::Upgrade;
 use super::pump::{Peer, Pump, PumpEvent, Transparent};
 use super::site::{Busy, Shared, Tenant};
 
-/// How long a client may take to take the handshake's answer, or the end of a tunnel.
+/// How long a client may take to take the end of a tunnel.
 const CLIENT_STALL: Duration = Duration::from_secs(60);
 
 /// How long a WebSocket that is none of the co-authoring service may be idle.
@@ -42,27 +42,27 @@ pub struct Tunnel {
 
 impl Tunnel {
     /// Runs the tunnel to its end.
-    pub async fn run(self, mut client: Stream, server: ServerStream) {
-        let greeting = async {
-            client.write_all(&self.head).await?;
-            client.flush().await
-        };
-        if !matches!(timeout(CLIENT_STALL, greeting).await, Ok(Ok(()))) {
-            return;
-        }
-        let Self { shared, tenant, address, inspected, upgrades, early, busy, .. } = self;
+    pub async fn run(self, client: Stream, server: ServerStream) {
+        let Self { shared, tenant, address, inspected, upgrades, head, early, busy } = self;
         if inspected {
-            Connection { shared, tenant, address, early, upgrades }.run(client, server).await;
+            Connection { shared, tenant, address, head, early, upgrades }.run(client, server).await;
         } else {
-            run_transparent(shared, client, server, &early).await;
+            run_transparent(shared, client, server, &head, &early).await;
         }
         drop(busy);
     }
 }
 
 /// Carries a WebSocket that is none of the co-authoring service's.
-async fn run_transparent(shared: Arc<Shared>, client: Stream, server: ServerStream, early: &[u8]) {
+async fn run_transparent(
+    shared: Arc<Shared>,
+    client: Stream,
+    server: ServerStream,
+    head: &[u8],
+    early: &[u8],
+) {
     let mut pump = Pump::new(client, server, Transparent::default(), early, TUNNEL_IDLE);
+    pump.send(Peer::Client, head);
     let mut closing = shared.closing.subscribe();
     let event = tokio::select! {
         event = pump.next() => event,
@@ -89,7 +89,7 @@ pub fn take_stream(session: &mut Session) -> pingora::Result<Stream> {
     let taken = std::mem::replace(&mut *session.downstream_session, left);
     session.set_keepalive(None);
     match taken {
-        ServerSession::H1(http1) => Ok(http1.into_inner()),
+        ServerSession::H1(http1) => Ok(Corked::remove(http1.into_inner())),
         ServerSession::H2(_) | ServerSession::Subrequest(_) | ServerSession::Custom(_) => {
             Error::e_explain(ErrorType::InternalError, "a WebSocket that is not over HTTP/1.1")
         }

@@ -110,6 +110,8 @@ pub struct Inspector {
     reading_error: bool,
     /// The first bytes of a close frame's payload: its code.
     close_code: u16,
+    /// A whole close frame passed: no honest sender sends anything after it.
+    is_closed: bool,
     /// Raw bytes that are withheld, in order, and the unmasked text of their message so far.
     held: Held,
     /// Raw bytes that were withheld and may now pass, before the present input's.
@@ -128,6 +130,7 @@ impl Inspector {
             reading_text: false,
             reading_error: false,
             close_code: 0,
+            is_closed: false,
             held: Held::new(match sender {
                 Sender::Client => HOLD_LIMIT,
                 Sender::Server => REPLY_HOLD_LIMIT,
@@ -222,6 +225,11 @@ impl Inspector {
             Treatment::Undecided | Treatment::Hold => true,
             Treatment::Pass | Treatment::Watch => self.decoder.is_between_messages(),
         }
+    }
+
+    /// Whether the sender's close frame passed (RFC 6455, section 5.5.1).
+    pub fn is_closed(&self) -> bool {
+        self.is_closed
     }
 
     fn begin_frame(&mut self, head: FrameHead) {
@@ -339,9 +347,10 @@ impl Inspector {
         match head.opcode {
             Opcode::Close => {
                 // One that waits behind an unfinished message never reaches the other side.
+                self.is_closed = self.may_pass_frame();
                 let leaves = self.sender == Sender::Client
                     && self.close_code == GOING_AWAY
-                    && !matches!(self.treatment, Treatment::Undecided | Treatment::Hold);
+                    && self.is_closed;
                 return Ok(leaves.then_some(Event::Goodbye));
             }
             Opcode::Ping | Opcode::Pong => return Ok(None),

@@ -8,12 +8,25 @@
 //!
 //! No allocation, no recursion; strings of no interest are skipped with `memchr`.
 
+use std::sync::LazyLock;
+
 use memchr::memchr2;
 
 use super::packet::{EventType, HeaderMachine, HeaderStep, MessageKind};
 
 /// Deeper messages are malformed.
 pub const MAX_DEPTH: usize = 512;
+
+/// How the messages of clients and servers really begin, up to the value of their type.
+const USUAL_BEGINNING: &[u8] = br#"42["message",{"type":""#;
+
+/// A scanner that has read that: it need not be read byte by byte each time.
+static AFTER_USUAL_BEGINNING: LazyLock<MessageScanner> = LazyLock::new(|| {
+    let mut scanner = MessageScanner::new();
+    scanner.is_fresh = false;
+    scanner.feed(USUAL_BEGINNING);
+    scanner
+});
 
 /// How many bytes of a string are kept to compare: the longest name of interest is `disconnectReason`.
 const CANDIDATE_BYTES: usize = 16;
@@ -41,6 +54,8 @@ pub enum Progress {
 /// [`reset`](Self::reset) before the next one.
 #[derive(Clone, Debug)]
 pub struct MessageScanner {
+    /// No byte of the message was read yet.
+    is_fresh: bool,
     header: HeaderMachine,
     phase: Phase,
     body: Body,
@@ -62,7 +77,12 @@ impl Default for MessageScanner {
 impl MessageScanner {
     /// A scanner at the beginning of a message.
     pub fn new() -> Self {
-        Self { header: HeaderMachine::new(), phase: Phase::Header, body: Body::new() }
+        Self {
+            is_fresh: true,
+            header: HeaderMachine::new(),
+            phase: Phase::Header,
+            body: Body::new(),
+        }
     }
 
     /// Back to the beginning of a message.
@@ -72,16 +92,31 @@ impl MessageScanner {
 
     /// Takes the next bytes of the message.
     pub fn feed(&mut self, chunk: &[u8]) -> Progress {
-        let mut rest = chunk;
+        let mut rest = self.skip_beginning(chunk);
         while self.advance(&mut rest) {}
         self.progress()
     }
 
     /// Takes the next bytes up to where an event's type is known, and returns the others.
     pub fn feed_to_type<'a>(&mut self, chunk: &'a [u8]) -> (&'a [u8], Progress) {
-        let mut rest = chunk;
+        let mut rest = self.skip_beginning(chunk);
         while self.body.event.is_none() && self.advance(&mut rest) {}
         (rest, self.progress())
+    }
+
+    /// Takes the usual beginning off a message's first bytes, all at once.
+    fn skip_beginning<'a>(&mut self, chunk: &'a [u8]) -> &'a [u8] {
+        if !self.is_fresh || chunk.is_empty() {
+            return chunk;
+        }
+        self.is_fresh = false;
+        match chunk.strip_prefix(USUAL_BEGINNING) {
+            Some(rest) => {
+                self.clone_from(&AFTER_USUAL_BEGINNING);
+                rest
+            }
+            None => chunk,
+        }
     }
 
     /// Takes some bytes off; `false` once there are none left, or none that matter.

@@ -4,11 +4,9 @@
 //! |---|---|
 //! | this one | [`Notifier`]: the messages, and the socket that they go to |
 //! | `telling` | the status line, and the watchdog for as long as the process is really alive |
-//! | `pulse` | whether the runtime that serves the public still turns |
 //!
 //! Without `$NOTIFY_SOCKET` nobody is told, and nothing else is different.
 
-mod pulse;
 mod telling;
 
 use std::ffi::OsStr;
@@ -22,7 +20,6 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use sd_notify::NotifyState;
 
-pub use pulse::{Beating, Pulse};
 pub use telling::{keep_told, status_text};
 
 /// How long the service manager may leave a message lying before it is given up.

@@ -11,9 +11,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::{Notifier, Pulse};
+use super::Notifier;
 use crate::clock;
 use crate::gateway::site::Shared;
+use crate::listen::Pulse;
 use crate::store::Store;
 
 /// How often the status line is looked at.

@@ -1,0 +1,234 @@
+//! The threads that serve the public: each has a runtime of its own, and a connection stays with
+//! the thread that got it.
+//!
+//! In a runtime whose threads steal tasks from each other, a request wakes the other threads time
+//! and again: for its own task, for the watch over each pooled upstream connection, and because
+//! one thread alone waits for the kernel's events. Here nothing of a request leaves its thread,
+//! pooled connections included, as each thread has an application of its own.
+//!
+//! The first thread accepts, and gives each connection to the one of two threads that has less to
+//! do: connections are long, and nothing moves them later.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use pingora::apps::ServerApp;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::{self, Handle, Runtime};
+use tokio::sync::{mpsc, watch};
+
+use super::{Pulse, cannot_accept, serve, transport};
+
+/// Connections that wait for a thread to take them up. The kernel keeps what comes on top.
+const WAITING: usize = 256;
+
+/// A socket, and the application behind it for each thread.
+pub struct Entrance<A> {
+    pub listener: std::net::TcpListener,
+    pub applications: Vec<Arc<A>>,
+}
+
+/// The running threads.
+pub struct Workers {
+    threads: Vec<JoinHandle<()>>,
+    stop: watch::Sender<bool>,
+}
+
+/// A connection on its way to its thread.
+struct Accepted<A> {
+    application: Arc<A>,
+    stream: std::net::TcpStream,
+    peer: SocketAddr,
+}
+
+/// The way to a thread.
+struct Post<A> {
+    runtime: Handle,
+    sender: mpsc::Sender<Accepted<A>>,
+}
+
+impl<A> Post<A> {
+    /// Tasks that it has, and connections that are on their way to it.
+    fn load(&self) -> usize {
+        let waiting = self.sender.max_capacity() - self.sender.capacity();
+        self.runtime.metrics().num_alive_tasks() + waiting
+    }
+}
+
+impl Workers {
+    /// Starts `threads` threads that serve `entrances`. Nothing is accepted while `closed` is
+    /// `true`: what comes waits in the kernel's queue.
+    ///
+    /// # Errors
+    /// A thread, a runtime or a socket cannot be set up.
+    pub fn start<A: ServerApp + Send + Sync + 'static>(
+        threads: usize,
+        entrances: Vec<Entrance<A>>,
+        closed: &watch::Receiver<bool>,
+        pulse: &Arc<Pulse>,
+    ) -> io::Result<Self> {
+        let (stop, stopped) = watch::channel(false);
+        let mut posts = Vec::with_capacity(threads);
+        let mut crew = Vec::with_capacity(threads);
+        for _ in 0..threads {
+            let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+            let (sender, receiver) = mpsc::channel(WAITING);
+            posts.push(Post { runtime: runtime.handle().clone(), sender });
+            crew.push((runtime, receiver));
+        }
+        let posts: Arc<[Post<A>]> = posts.into();
+        let mut entrances = Some(entrances);
+        let mut workers = Self { threads: Vec::with_capacity(threads), stop };
+        for (number, (runtime, receiver)) in crew.into_iter().enumerate() {
+            let doors = entrances.take().into_iter().flatten();
+            let doors = doors.map(|entrance| {
+                let _entered = runtime.enter();
+                Ok(Door {
+                    listener: TcpListener::from_std(entrance.listener)?,
+                    applications: entrance.applications,
+                    posts: Arc::clone(&posts),
+                    turn: 0,
+                    closed: closed.clone(),
+                    stopped: stopped.clone(),
+                })
+            });
+            let doors = doors.collect::<io::Result<Vec<_>>>()?;
+            let work = work(receiver, doors, stopped.clone());
+            let (pulse, stopped) = (Arc::clone(pulse), stopped.clone());
+            let run = move || run(&runtime, work, &pulse, number, stopped);
+            let name = format!("worker-{number}");
+            workers.threads.push(std::thread::Builder::new().name(name).spawn(run)?);
+        }
+        Ok(workers)
+    }
+}
+
+impl Drop for Workers {
+    /// Ends the threads and whatever they still serve.
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a worker thread had panicked");
+            }
+        }
+    }
+}
+
+/// A thread, until it is stopped. Its tasks end with its runtime.
+fn run(
+    runtime: &Runtime,
+    work: impl Future<Output = ()>,
+    pulse: &Pulse,
+    number: usize,
+    mut stopped: watch::Receiver<bool>,
+) {
+    runtime.block_on(async {
+        tokio::select! {
+            _ = stopped.wait_for(|stopped| *stopped) => {}
+            () = pulse.beat(number) => {}
+            () = work => {}
+        }
+    });
+}
+
+/// Takes up connections, and accepts at `doors`, for ever.
+async fn work<A: ServerApp + Send + Sync + 'static>(
+    mut receiver: mpsc::Receiver<Accepted<A>>,
+    doors: Vec<Door<A>>,
+    stopped: watch::Receiver<bool>,
+) {
+    for door in doors {
+        tokio::spawn(door.keep());
+    }
+    while let Some(accepted) = receiver.recv().await {
+        accepted.serve(&stopped);
+    }
+}
+
+impl<A: ServerApp + Send + Sync + 'static> Accepted<A> {
+    /// Serves it in the present thread.
+    fn serve(self, stopped: &watch::Receiver<bool>) {
+        match TcpStream::from_std(self.stream) {
+            Ok(stream) => begin(self.application, stream, self.peer, stopped),
+            Err(error) => tracing::error!(%error, "a connection cannot be served"),
+        }
+    }
+}
+
+/// Serves a connection in the present thread.
+fn begin<A: ServerApp + Send + Sync + 'static>(
+    application: Arc<A>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    stopped: &watch::Receiver<bool>,
+) {
+    if let Some(stream) = transport(stream, peer) {
+        serve(application, stream, stopped.clone());
+    }
+}
+
+/// One socket, in the first thread.
+struct Door<A> {
+    listener: TcpListener,
+    applications: Vec<Arc<A>>,
+    posts: Arc<[Post<A>]>,
+    turn: usize,
+    closed: watch::Receiver<bool>,
+    stopped: watch::Receiver<bool>,
+}
+
+impl<A: ServerApp + Send + Sync + 'static> Door<A> {
+    /// Accepts for ever, but for when the door is closed.
+    async fn keep(mut self) {
+        let mut closed = self.closed.clone();
+        while closed.wait_for(|closed| !*closed).await.is_ok() {
+            tokio::select! {
+                biased;
+                _ = closed.wait_for(|closed| *closed) => {}
+                () = self.accept() => {}
+            }
+        }
+    }
+
+    async fn accept(&mut self) {
+        let accepted = self.listener.accept().await;
+        let assigned = match accepted {
+            Ok((stream, peer)) => self.assign(stream, peer).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = assigned {
+            cannot_accept(&error).await;
+        }
+    }
+
+    /// Gives a connection to a thread.
+    async fn assign(&mut self, stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
+        let thread = self.pick();
+        let post = self.posts.get(thread).zip(self.applications.get(thread));
+        let Some((post, application)) = post else { return Ok(()) };
+        let application = Arc::clone(application);
+        if thread == 0 {
+            begin(application, stream, peer, &self.stopped);
+            return Ok(());
+        }
+        let accepted = Accepted { application, stream: stream.into_std()?, peer };
+        if let Err(unsent) = post.sender.send(accepted).await {
+            // The thread is gone, which the watchdog will notice; the client need not.
+            unsent.0.serve(&self.stopped);
+        }
+        Ok(())
+    }
+
+    /// The one of two threads that has less to do; each pair in its turn.
+    fn pick(&mut self) -> usize {
+        let threads = self.posts.len();
+        let one = self.turn % threads;
+        self.turn = one + 1;
+        let other = self.turn % threads;
+        let load = |thread: usize| self.posts.get(thread).map_or(usize::MAX, Post::load);
+        if load(other) < load(one) { other } else { one }
+    }
+}
