@@ -154,11 +154,18 @@ async fn run(gateway: &Gateway, server: &StandIn, rows: &[(usize, Row)]) -> Vec<
         if let Err(what) = check_admissions(&metrics, *number, &wanted.opens) {
             wrong.push(format!("{number} {row:?}: counted {what}"));
         }
-        let viewers = metrics.get("seatgate_viewers_unlimited", &[("tenant", &tenant(*number))]);
-        if viewers.unwrap_or(0.0) != wanted.viewers {
-            wrong.push(format!("{number} {row:?}: {viewers:?} viewers"));
-        }
     }
+    // A refused client reads its end before the gateway is done with it.
+    let viewers = eventually_or(gateway, |metrics| {
+        done.iter().find_map(|(number, row, wanted)| {
+            let viewers =
+                metrics.get("seatgate_viewers_unlimited", &[("tenant", &tenant(*number))]);
+            let are_right = viewers.unwrap_or(0.0) == wanted.viewers;
+            (!are_right).then(|| format!("{number} {row:?}: {viewers:?} viewers"))
+        })
+    })
+    .await;
+    wrong.extend(viewers.err());
     join_all(clients.into_iter().map(Client::goodbye)).await;
     let left = eventually_or(gateway, |metrics| {
         done.iter().find_map(|(number, _, wanted)| missing_seats(metrics, *number, &wanted.left))
