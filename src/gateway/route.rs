@@ -119,6 +119,8 @@ impl Router {
                 if reading.len() > MAX_DOTTED {
                     return Err(PathError::TooLong);
                 }
+                // Merged by one reader, a backslash made a slash by the next.
+                more.push((merge(&reading), layer));
                 more.extend(DotReading::ALL.map(|how| (resolve(&reading, how), layer)));
             }
             for reading in more {
@@ -376,6 +378,13 @@ fn resolve(path: &[u8], how: DotReading) -> Vec<u8> {
     }
     resolved.extend(kept.join(&b'/'));
     resolved
+}
+
+/// Makes doubled slashes one.
+fn merge(path: &[u8]) -> Vec<u8> {
+    let mut merged = path.to_vec();
+    merged.dedup_by(|next, before| *next == b'/' && *before == b'/');
+    merged
 }
 
 /// Whether some reader could find a `..` segment.
