@@ -71,9 +71,9 @@ impl From<StoreError> for ApiError {
         match error {
             StoreError::NotFound(what) => Self::NotFound(what),
             StoreError::Declared { id, file, line } => Self::Declared { id, file, line },
-            error @ (StoreError::Target { .. } | StoreError::BackupElsewhere) => {
-                Self::Target(error.to_string())
-            }
+            error @ (StoreError::Target { .. }
+            | StoreError::BackupElsewhere
+            | StoreError::NotEmpty) => Self::Target(error.to_string()),
             error @ (StoreError::Exists(_)
             | StoreError::Signed { .. }
             | StoreError::KeyTaken { .. }

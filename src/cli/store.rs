@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 use http::Method;
 
 use super::client::{Client, Sent};
 use super::output::say;
 use super::{Failure, Outcome, Place};
 use crate::admin::api::Backup;
+use crate::app::{self, Migration, StartError};
+use crate::store::migrate::Carried;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -18,10 +20,26 @@ pub(super) enum Command {
         /// Where nothing is yet.
         file: PathBuf,
     },
+    /// Carry everything from one store to the other, which is empty, while no gateway runs:
+    /// licences, apps, revocations, devices, users, usage, the audit log and the key of the hashes.
+    Migrate {
+        #[arg(long, value_enum)]
+        from: Backend,
+        #[arg(long, value_enum)]
+        to: Backend,
+    },
+}
+
+/// Where a store is, as `[store]` names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Backend {
+    Embedded,
+    Redis,
 }
 
 pub(super) fn run(command: Command, place: &Place) -> Outcome {
     match command {
+        Command::Migrate { from, to } => migrate(from, to, place),
         Command::Backup { file } => {
             let file = std::path::absolute(&file).map_err(Failure::usage)?;
             let Some(file) = file.to_str() else {
@@ -32,4 +50,23 @@ pub(super) fn run(command: Command, place: &Place) -> Outcome {
             say(&format!("{} is written", done.file))
         }
     }
+}
+
+fn migrate(from: Backend, to: Backend, place: &Place) -> Outcome {
+    let way = match (from, to) {
+        (Backend::Embedded, Backend::Redis) => Migration::ToRedis,
+        (Backend::Redis, Backend::Embedded) => Migration::ToEmbedded,
+        (Backend::Embedded, Backend::Embedded) | (Backend::Redis, Backend::Redis) => {
+            return Err(Failure::usage("a store is not carried to itself"));
+        }
+    };
+    let carried = app::migrate(&place.config(), way).map_err(|error| match error {
+        StartError::Config(errors) => Failure::configuration(&errors),
+        error => Failure::failed(error),
+    })?;
+    let Carried { licences, apps, devices, users, entries } = carried;
+    say(&format!(
+        "{licences} licence(s), {apps} app(s), {devices} device(s), {users} user(s) and {entries} \
+         entries of the audit log are carried over"
+    ))
 }

@@ -45,8 +45,8 @@ pub use errors::{ConfigError, ConfigErrors, ConfigWarning, Problem};
 pub use files::{Env, default_path};
 pub use fixed::{Fixed, fixed_differences};
 pub use parts::{
-    Stated, admin_socket, default_admin_socket, duration, licences_from_text, licences_of_signed,
-    secret_files, trusted_keys,
+    Stated, admin_socket, both_stores, default_admin_socket, duration, licences_from_text,
+    licences_of_signed, secret_files, trusted_keys,
 };
 pub use secret::Secret;
 pub use settings::*;

@@ -100,6 +100,19 @@ fn file_names(value: &toml::Value, named: bool, found: &mut Vec<String>) {
     }
 }
 
+/// The embedded store's file and the Redis that a configuration names, whichever is in use.
+///
+/// # Errors
+/// The file cannot be read, or its `[store]` is wrong or names no Redis.
+pub fn both_stores(path: &Path) -> Result<(PathBuf, super::Redis), ConfigErrors> {
+    part(path, |root| {
+        let server = root.table("server").read("state_directory", &super::addresses::PATH);
+        let stated = PathBuf::from(server.unwrap_or_else(|| "data".to_owned()));
+        let state_directory = Env::from_process().state_directory().unwrap_or(stated);
+        super::store::both(root.table("store"), &state_directory)
+    })
+}
+
 /// The administration socket of a configuration that says nothing of it.
 pub fn default_admin_socket() -> PathBuf {
     let env = Env::from_process();

@@ -68,6 +68,17 @@ pub(super) fn store(mut table: Table<'_>, state_directory: &Path) -> Store {
     Store { backend }
 }
 
+/// Both stores that `[store]` names, whichever of them is in use.
+pub(super) fn both(mut table: Table<'_>, state_directory: &Path) -> (PathBuf, Redis) {
+    table.value("backend");
+    let path = table.read("path", &PATH).unwrap_or_else(|| "seatgate.db".to_owned());
+    let redis = redis(&mut table);
+    if !table.has("url") {
+        table.missing("url", ENGINE_URL.mend);
+    }
+    (state_directory.join(path), redis)
+}
+
 /// Reads the keys of Redis, whether or not the backend uses them: what is wrong is told.
 fn redis(table: &mut Table<'_>) -> Redis {
     let address = table.read("url", &ENGINE_URL);

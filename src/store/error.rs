@@ -94,6 +94,8 @@ pub enum StoreError {
          (BGSAVE), or write an embedded store with seatgate store migrate"
     )]
     BackupElsewhere,
+    #[error("the store to migrate to is not empty; name one that is")]
+    NotEmpty,
     #[error("{}: {detail}", .path.display())]
     Target { path: PathBuf, detail: String },
 }
@@ -116,6 +118,7 @@ impl StoreError {
             | Self::KeyTaken { .. }
             | Self::KeyRevoked { .. }
             | Self::BackupElsewhere
+            | Self::NotEmpty
             | Self::Target { .. } => false,
         }
     }

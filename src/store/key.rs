@@ -33,7 +33,10 @@ impl fmt::Debug for KeyHash {
 
 /// Hashes licence keys under one pepper.
 #[derive(Clone)]
-pub struct KeyHasher(Hmac<Sha256>);
+pub struct KeyHasher {
+    keyed: Hmac<Sha256>,
+    pepper: [u8; PEPPER_BYTES],
+}
 
 impl fmt::Debug for KeyHasher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -45,7 +48,7 @@ impl KeyHasher {
     /// A hasher under `pepper`.
     pub fn new(pepper: &[u8; PEPPER_BYTES]) -> Self {
         match Hmac::new_from_slice(pepper) {
-            Ok(keyed) => Self(keyed),
+            Ok(keyed) => Self { keyed, pepper: *pepper },
             Err(_) => unreachable!("an HMAC takes a key of any length"),
         }
     }
@@ -62,13 +65,18 @@ impl KeyHasher {
         [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
     }
 
+    /// The secret itself, for another store of the same installation. Never log it.
+    pub(super) fn pepper(&self) -> &[u8; PEPPER_BYTES] {
+        &self.pepper
+    }
+
     /// What a store keeps to tell whether it is opened with the right pepper.
     pub(super) fn check_value(&self) -> [u8; 32] {
         self.finish(b"store\0", b"")
     }
 
     fn finish(&self, purpose: &[u8], text: &[u8]) -> [u8; 32] {
-        let mut keyed = self.0.clone();
+        let mut keyed = self.keyed.clone();
         keyed.update(purpose);
         keyed.update(text);
         keyed.finalize().into_bytes().into()
@@ -93,7 +101,15 @@ pub(super) fn create(path: &Path) -> Result<KeyHasher, OpenError> {
     let failed = |detail: String| OpenError::KeyFile { path: path.to_owned(), detail };
     let mut pepper = [0_u8; PEPPER_BYTES];
     getrandom::fill(&mut pepper).map_err(|error| failed(error.to_string()))?;
-    let text = format!("{}\n", hexadecimal::write(&pepper));
+    let hasher = KeyHasher::new(&pepper);
+    write(path, &hasher)?;
+    Ok(hasher)
+}
+
+/// Writes the key of another store into a key file.
+pub(super) fn write(path: &Path, hasher: &KeyHasher) -> Result<(), OpenError> {
+    let failed = |detail: String| OpenError::KeyFile { path: path.to_owned(), detail };
+    let text = format!("{}\n", hexadecimal::write(hasher.pepper()));
     // Under another name first: a crash must not leave half a pepper.
     let part = path.with_extension("key.part");
     let written = (|| {
@@ -104,8 +120,7 @@ pub(super) fn create(path: &Path) -> Result<KeyHasher, OpenError> {
         fs::rename(&part, path)?;
         sync_folder(path)
     })();
-    written.map_err(|error: io::Error| failed(error.to_string()))?;
-    Ok(KeyHasher::new(&pepper))
+    written.map_err(|error: io::Error| failed(error.to_string()))
 }
 
 /// Makes the names in the folder of `path` durable.

@@ -8,6 +8,7 @@
 //! | [`error`] | why a store cannot be opened, or an operation failed |
 //! | [`key`] | licence keys as keyed hashes |
 //! | `changes`, `declared` | what administrators and files do, on any backend's `book` |
+//! | [`migrate`] | everything of one store into another |
 //! | [`embedded`] | the SQLite file of one gateway |
 //! | [`redis`] | the Redis or Valkey of several gateways |
 //!
@@ -24,6 +25,7 @@ pub mod embedded;
 pub mod error;
 mod hexadecimal;
 pub mod key;
+pub mod migrate;
 pub mod records;
 pub mod redis;
 #[cfg(test)]
@@ -323,6 +325,12 @@ pub trait Store: fmt::Debug + Send + Sync {
     async fn audit(&self, before: Option<u64>, limit: u32) -> Result<Vec<AuditEntry>>;
 
     // --- upkeep ---
+
+    /// Takes items of another store in, as they are: see [`migrate::migrate`].
+    async fn take_in(&self, items: Vec<migrate::Item>) -> Result<()>;
+
+    /// What licence keys are hashed with.
+    fn key(&self) -> &KeyHasher;
 
     /// Writes a whole and consistent copy to a file that does not exist yet, while everything goes
     /// on. Without the key file beside the store, a copy's licence keys match nothing.

@@ -69,6 +69,11 @@ impl RedisServer {
         self.signal(Signal::CONT);
     }
 
+    /// The id of its process.
+    pub fn id(&self) -> u32 {
+        self.child.as_ref().expect("a running server").id()
+    }
+
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/0", self.port)
     }
@@ -79,8 +84,7 @@ impl RedisServer {
     }
 
     fn signal(&self, signal: Signal) {
-        let id = self.child.as_ref().expect("a running server").id();
-        let id = Pid::from_raw(id.try_into().expect("a process id")).expect("a process id");
+        let id = Pid::from_raw(self.id().try_into().expect("a process id")).expect("a process id");
         kill_process(id, signal).expect("the server is there");
     }
 

@@ -172,7 +172,7 @@ fn version(connection: &Connection, path: &Path) -> Result<i64, OpenError> {
     Ok(found)
 }
 
-fn make_folder(path: &Path) -> Result<(), OpenError> {
+pub(super) fn make_folder(path: &Path) -> Result<(), OpenError> {
     let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else {
         return Ok(());
     };

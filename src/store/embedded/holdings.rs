@@ -59,6 +59,19 @@ pub(super) fn bind(
     }
 }
 
+/// Binds a device of another store, whatever the licence allows now.
+pub(super) fn put_device(
+    connection: &Connection,
+    licence: &str,
+    device: &Device,
+) -> Result<(), StoreError> {
+    let number = licence_number(connection, licence)?;
+    connection
+        .prepare_cached("INSERT INTO devices (licence, device, bound_at) VALUES (?1, ?2, ?3)")?
+        .execute(params![number, device.id, device.bound_at.as_microsecond()])?;
+    Ok(())
+}
+
 pub(super) fn unbind(
     connection: &Connection,
     licence: &str,

@@ -37,8 +37,10 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 use tokio::time::timeout;
 
+use super::book::Book as _;
 use super::error::{OpenError, StoreError};
 use super::key::{self, KeyHash, KeyHasher};
+use super::migrate::Item;
 use super::records::{
     AppRecord, AuditEntry, Binding, Change, Declared, Device, LicenceRecord, Sha256Hash, StoredUser,
 };
@@ -126,6 +128,23 @@ impl Embedded {
             check_aside(connection, path.to_owned(), Arc::clone(&on_error)).map_err(failed)?;
         }
         Ok(Self { path: path.to_owned(), writer, reader, keys: opened.keys, on_error, lock })
+    }
+
+    /// Makes a new store at `path` under the key of another. Blocks: for the start.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; there is a store under another key already.
+    pub fn create(path: &Path, keys: &KeyHasher, on_error: ErrorHook) -> Result<Self, OpenError> {
+        let key_path = path.with_file_name("store.key");
+        if key::read(&key_path)?.is_none() && !path.exists() {
+            file::make_folder(path)?;
+            key::write(&key_path, keys)?;
+        }
+        let store = Self::open(path, on_error)?;
+        if store.keys.check_value() == keys.check_value() {
+            return Ok(store);
+        }
+        Err(OpenError::KeyWrong { path: key_path })
     }
 
     /// Carries out a change; it is on disk when this returns.
@@ -427,6 +446,14 @@ impl Store for Embedded {
             .await
     }
 
+    async fn take_in(&self, items: Vec<Item>) -> Result<()> {
+        self.write(Operation::Declare, move |connection| intake(connection, &items)).await
+    }
+
+    fn key(&self) -> &KeyHasher {
+        &self.keys
+    }
+
     async fn backup(&self, file: PathBuf) -> Result<()> {
         let source = self.path.clone();
         // A thread of its own: it takes as long as the store is large.
@@ -458,6 +485,34 @@ impl Store for Embedded {
         let (task, answer) = Task::new(|_: &Connection| Ok(()));
         self.writer.send(Box::new(task)).await.is_ok() && answer.await.is_ok()
     }
+}
+
+/// Takes items of another store in, as they are.
+fn intake(connection: &Connection, items: &[Item]) -> Result<()> {
+    let mut book = Sql(connection);
+    for item in items {
+        match item {
+            Item::Licence(record) => {
+                book.put(record)?;
+                if let Some(revocation) = &record.revocation {
+                    book.set_revocation(&record.licence.id, Some(revocation))?;
+                }
+            }
+            Item::App(app) => book.put_app(app)?,
+            Item::Device(licence, device) => {
+                holdings::put_device(connection, licence, device)?;
+            }
+            Item::User(user) => {
+                let (licence, record) = (&user.licence, &user.record);
+                holdings::put_user(connection, licence, record, Timestamp::UNIX_EPOCH)?;
+            }
+            Item::Entry(AuditEntry { number: _, at, by, action, subject, detail }) => {
+                let change = Change { at: *at, by: by.as_str().into() };
+                rows::note(connection, &change, action, subject, detail)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Copies the store to a new file, under another name until it is whole.

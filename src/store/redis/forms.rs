@@ -168,6 +168,12 @@ pub(super) fn write_entry(
     })
 }
 
+/// An entry of another store.
+pub(super) fn write_raw_entry(entry: &AuditEntry) -> Result<String> {
+    let AuditEntry { number: _, at, by, action, subject, detail } = entry.clone();
+    write(&EntryForm { at: at.as_microsecond(), by, action, subject, detail })
+}
+
 pub(super) fn read_entry(number: u64, text: &str) -> Result<AuditEntry> {
     let EntryForm { at, by, action, subject, detail } = read(text)?;
     Ok(AuditEntry { number, at: read_instant(at)?, by, action, subject, detail })

@@ -8,6 +8,7 @@
 //! | `forms` | records to JSON and back |
 //! | `feed` | what other gateways change |
 //! | `book` | licences and apps: changes made up here, and written in one step |
+//! | `intake` | items of another store |
 //! | `holdings` | devices, users, the audit log |
 //! | `usage` | hours, months, and who was seen |
 //!
@@ -19,6 +20,7 @@ mod book;
 mod feed;
 mod forms;
 mod holdings;
+mod intake;
 mod keys;
 mod open;
 #[cfg(test)]
@@ -36,6 +38,7 @@ use tokio::time::timeout;
 
 use super::error::{OpenError, StoreError};
 use super::key::{KeyHash, KeyHasher};
+use super::migrate::Item;
 use super::records::{
     AppRecord, AuditEntry, Binding, Change, Declared, Device, LicenceRecord, Sha256Hash, StoredUser,
 };
@@ -89,6 +92,21 @@ impl Redis {
             detail: error.to_string(),
         })?;
         Ok(store)
+    }
+
+    /// Makes a new store under the key of another.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; there is a store under another key already.
+    pub async fn create(
+        engine: Engine,
+        topology: Topology,
+        key_file: Option<&Path>,
+        key: &KeyHasher,
+        on_error: ErrorHook,
+    ) -> Result<Self, OpenError> {
+        open::prepare(&engine, key_file, key).await?;
+        Self::open(engine, topology, key_file, on_error).await
     }
 
     /// What of the engine's settings puts at risk what is stored; one sentence each.
@@ -347,6 +365,14 @@ impl Store for Redis {
 
     async fn audit(&self, before: Option<u64>, limit: u32) -> Result<Vec<AuditEntry>> {
         self.do_one(Operation::Audit, self.read_audit(before, limit)).await
+    }
+
+    async fn take_in(&self, items: Vec<Item>) -> Result<()> {
+        self.within(Operation::Declare, LONG_PATIENCE, self.intake(items)).await
+    }
+
+    fn key(&self) -> &KeyHasher {
+        &self.hasher
     }
 
     async fn backup(&self, _file: PathBuf) -> Result<()> {

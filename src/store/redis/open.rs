@@ -14,6 +14,36 @@ pub(super) const SCHEMA: i64 = 1;
 
 static OPEN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/open.lua")));
 
+/// Makes a new store under a key that is given, unless there is one.
+pub(super) async fn prepare(
+    engine: &Engine,
+    key_file: Option<&Path>,
+    given: &KeyHasher,
+) -> Result<(), OpenError> {
+    let secret = match key_file {
+        Some(path) if key::read(path)?.is_none() => {
+            key::write(path, given)?;
+            String::new()
+        }
+        Some(_) => String::new(),
+        None => hexadecimal::write(given.pepper()),
+    };
+    let arguments =
+        Arguments::new().with(SCHEMA).with(hexadecimal::write(&given.check_value())).with(secret);
+    let found: Result<(i64, String, String), _> =
+        engine.call(&OPEN, &[keys::home("meta")], &arguments).await;
+    let address = engine.told();
+    let (_, check, _) = found.map_err(|error| OpenError::Engine {
+        address: address.clone(),
+        detail: error.to_string(),
+    })?;
+    if check == hexadecimal::write(&given.check_value()) {
+        return Ok(());
+    }
+    let detail = "it holds another store already; name an empty database".to_owned();
+    Err(OpenError::Engine { address, detail })
+}
+
 /// Opens the store that is there, or makes a new one.
 ///
 /// Without a key file the key of the hashes is in the engine, where every gateway finds it.

@@ -1,6 +1,7 @@
 //! What every backend does: one suite, run on each of them.
 
 mod facts;
+mod moved;
 #[path = "../../../tests/support/engine.rs"]
 pub(crate) mod server;
 mod usage;

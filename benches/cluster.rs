@@ -1,0 +1,124 @@
+//! Seats over a real Redis on loopback: how long an admission takes at a steady rate, and what
+//! renewing the leases of many connections costs.
+//!
+//! `cargo bench --bench cluster`; needs `redis-server`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::indexing_slicing)]
+
+#[path = "../tests/support/engine.rs"]
+mod server;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use seatgate::clock;
+use seatgate::cluster::{Cluster, Sharing};
+use seatgate::config::{Env, OnFailure, StoreBackend, load_with};
+use seatgate::engine::Engine;
+use seatgate::ledger::{Occupant, SeatRequest};
+use seatgate::licence::{Licence, Quota};
+use seatgate::seat::SeatClass;
+use server::RedisServer;
+
+const RATE: u64 = 1_000;
+const ADMISSIONS: u64 = 10_000;
+const CONNECTIONS: usize = 100_000;
+const RENEWING: Duration = Duration::from_secs(20);
+
+fn main() {
+    // `cargo test --benches` only builds it.
+    if std::env::args().any(|argument| argument == "--test") {
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(run());
+}
+
+async fn run() {
+    let server = RedisServer::start_with(&["--appendfsync", "everysec"]);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("seatgate.toml");
+    let url = server.url();
+    let text = format!("licences.files = []\n[store]\nbackend = 'redis'\nurl = '{url}'\n");
+    std::fs::write(&file, text).unwrap();
+    let settings = load_with(&file, &Env::default()).unwrap().settings;
+    let StoreBackend::Redis(redis) = settings.store.backend else { unreachable!() };
+    let engine = Engine::start(redis.engine.clone()).unwrap();
+    engine.first_connection(|_| {}).await.unwrap();
+    let licence = Arc::new(Licence {
+        id: "l".into(),
+        app: None,
+        issued_to: String::new(),
+        start: None,
+        end: None,
+        trial: false,
+        customization: false,
+        features: Vec::new(),
+        max_devices: None,
+        quota: Quota { connections: 1_000_000, ..Quota::default() },
+        revoked: false,
+    });
+    let terms = Arc::clone(&licence);
+    let sharing = Sharing { lease: Duration::from_secs(20), on_failure: OnFailure::Deny };
+    let terms = Arc::new(move |_: &str| Some(Arc::clone(&terms)));
+    let (_cluster, ledger) = Cluster::join(engine, sharing, terms).await.unwrap();
+    let seats = ledger.licence("l");
+    let request = |user: String| SeatRequest {
+        class: SeatClass::Editor,
+        occupant: Occupant {
+            tenant: "default".into(),
+            document: "a document".into(),
+            user: user.into(),
+            anonymous: false,
+            address: [127, 0, 0, 1].into(),
+        },
+        session_id: None,
+        replaces: None,
+        force: false,
+    };
+
+    let mut held = Vec::with_capacity(CONNECTIONS);
+    let mut took = Vec::new();
+    let mut turns = tokio::time::interval(Duration::from_nanos(1_000_000_000 / RATE));
+    for number in 0..ADMISSIONS {
+        turns.tick().await;
+        let started = Instant::now();
+        let opened = seats.open(request(format!("u{number}")), Some(&licence), clock::now()).await;
+        took.push(started.elapsed());
+        held.push(opened.unwrap());
+    }
+    took.sort_unstable();
+    let at = |part: f64| took[(took.len() as f64 * part) as usize].as_micros();
+    println!(
+        "admission at {RATE}/s, one round trip: p50 {} µs, p99 {} µs, p99.9 {} µs",
+        at(0.5),
+        at(0.99),
+        at(0.999)
+    );
+
+    let started = Instant::now();
+    for number in held.len()..CONNECTIONS {
+        let opened = seats.open(request(format!("u{number}")), Some(&licence), clock::now()).await;
+        held.push(opened.unwrap());
+    }
+    let each = started.elapsed() / (CONNECTIONS - took.len()) as u32;
+    println!("one after the other, up to {CONNECTIONS} connections: {} µs each", each.as_micros());
+
+    let (gateway, redis) = (cpu(std::process::id()), cpu(server.id()));
+    tokio::time::sleep(RENEWING).await;
+    let share = |before: Duration, now: Duration| {
+        100.0 * (now - before).as_secs_f64() / RENEWING.as_secs_f64()
+    };
+    println!(
+        "renewing the leases of {CONNECTIONS} connections: {:.2} % of a core here, {:.2} % in Redis",
+        share(gateway, cpu(std::process::id())),
+        share(redis, cpu(server.id()))
+    );
+}
+
+/// The CPU time that a process has used (proc(5), fields 14 and 15).
+fn cpu(process: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+    Duration::from_millis(ticks * 10)
+}
