@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use seatgate::clock;
+use seatgate::clock::Clock;
 use seatgate::cluster::{Cluster, Sharing};
 use seatgate::config::{Env, OnFailure, StoreBackend, load_with};
 use seatgate::engine::Engine;
@@ -60,7 +61,7 @@ async fn run() {
     let terms = Arc::clone(&licence);
     let sharing = Sharing { lease: Duration::from_secs(20), on_failure: OnFailure::Deny };
     let terms = Arc::new(move |_: &str| Some(Arc::clone(&terms)));
-    let (_cluster, ledger) = Cluster::join(engine, sharing, terms).await.unwrap();
+    let (_cluster, ledger) = Cluster::join(engine, sharing, terms, Clock::system()).await.unwrap();
     let seats = ledger.licence("l");
     let request = |user: String| SeatRequest {
         class: SeatClass::Editor,

@@ -43,7 +43,7 @@ use crate::ledger::Ledger;
 use crate::listen::{Doors, Entrance, ListenError, Pulse, Workers};
 use crate::log;
 use crate::ops::listener::Operations;
-use crate::ops::metrics::Metrics;
+use crate::ops::metrics::{self, Metrics};
 use crate::ops::notify::{self, Notifier};
 use crate::ops::status::Reporter;
 use crate::ops::warnings::Warnings;
@@ -305,10 +305,12 @@ fn open_store(
                 let terms = Arc::new(move |id: &str| registry.find(id)?.licence());
                 let (cluster, ledger) =
                     Cluster::join(engine, sharing, terms, Clock::system()).await?;
+                cluster.name(&name_among_others(settings));
                 let (seen, told) = (cluster.clone(), Arc::clone(metrics));
                 cluster.watch(Arc::new(move || {
-                    let Standing { connected, ended, overshoot } = seen.standing();
-                    told.note_sharing(connected, ended, overshoot);
+                    let Standing { connected, alone, ended, overshoot } = seen.standing();
+                    let (lost, over) = (ended, overshoot);
+                    told.note_sharing(metrics::Sharing { connected, alone, lost, over });
                 }));
                 (ledger, Some(cluster))
             }
@@ -320,6 +322,14 @@ fn open_store(
         registrar.store().for_each_user(now, Box::new(count)).await?;
         Ok(Opened { registrar, ledger, cluster })
     })
+}
+
+/// What this gateway is called among those that share the licences: its host, and a port that no
+/// other on that host has.
+fn name_among_others(settings: &Settings) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let port = public_addresses(settings).next().map_or(0, |(address, _)| address.port());
+    format!("{}:{port}", host.trim())
 }
 
 /// Gives the seats back to those who share the licences, without waiting for the lease to end.

@@ -266,8 +266,8 @@ async fn a_real_prometheus_scrapes_a_gateway_that_is_full() {
     }
     // And what matters most is drawn.
     for query in [
-        r#"100 * seatgate_seats_used{tenant=~".*",instance=~".*"} / (seatgate_seats_limit{tenant=~".*",instance=~".*"} > 0)"#,
-        r#"(seatgate_licence_end_timestamp_seconds{tenant=~".*",instance=~".*"} - time()) / 86400"#,
+        r#"max by (tenant, kind) (100 * seatgate_seats_used{tenant=~".*",instance=~".*"} / (seatgate_seats_limit{tenant=~".*",instance=~".*"} > 0))"#,
+        r#"min by (tenant) ((seatgate_licence_end_timestamp_seconds{tenant=~".*",instance=~".*"} - time()) / 86400)"#,
     ] {
         let drawn = queries(&dashboard).iter().any(|one| filled_in(one) == query);
         assert!(drawn && !prometheus.ask(query).await.is_empty(), "{query}");

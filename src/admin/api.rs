@@ -351,8 +351,10 @@ pub struct Seat {
     pub phase: String,
     /// Until when a seat in grace is kept.
     pub grace_until: Option<Timestamp>,
-    /// `websocket` or `polling`; `null` for a seat in grace.
+    /// `websocket` or `polling`; `null` for a seat in grace, and for one of another gateway.
     pub transport: Option<String>,
+    /// The gateway that has it, where several share the licence.
+    pub gateway: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
@@ -12,7 +13,12 @@ use super::extract::{Asked, Named, Peer, cut, limit};
 use super::office::Office;
 use super::problem::ApiError;
 use crate::clock;
-use crate::ledger::{Phase, SeatId, SeatInfo};
+use crate::ledger::{LicenceSeats, Phase, SeatId, SeatInfo};
+
+/// How often, and how far apart, it is looked whether another gateway closed a session: it waits
+/// some seconds for the client's farewell.
+const CLOSE_LOOKS: u32 = 32;
+const CLOSE_PAUSE: Duration = Duration::from_millis(250);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -46,31 +52,39 @@ pub(super) async fn list(
     let limit = limit(asked.limit)?;
     let now = clock::now();
     let mut found: Vec<(Arc<str>, SeatInfo)> = Vec::new();
+    let mut own = HashSet::new();
     for licence in office.shared.ledger.licences() {
         if asked.licence.as_deref().is_some_and(|wanted| **licence.licence_id() != *wanted) {
             continue;
         }
         let seats = licence.all_seats(now).await;
+        if seats.iter().any(|seat| seat.gateway.is_some()) {
+            own.extend(licence.seats(now).into_iter().map(|seat| seat.id));
+        }
         let seats = seats.into_iter().filter(|seat| asked.wants(seat));
         found.extend(seats.map(|seat| (Arc::clone(licence.licence_id()), seat)));
     }
     found.sort_unstable_by_key(|(_, seat)| seat.id);
     let next = cut(&mut found, limit, |(_, seat)| seat.id.to_string());
     let polled = office.shared.polled.seats();
-    let seats = found.iter().map(|(licence, seat)| view(licence, seat, &polled)).collect();
-    Ok(Json(api::SeatPage { seats, next }))
+    let transport = |seat: &SeatInfo| match seat.phase {
+        Phase::Grace { .. } => None,
+        // How those of others are connected, only they know.
+        Phase::Opening | Phase::Connected if seat.gateway.is_some() && !own.contains(&seat.id) => {
+            None
+        }
+        Phase::Opening | Phase::Connected if polled.contains(&seat.id) => Some("polling"),
+        Phase::Opening | Phase::Connected => Some("websocket"),
+    };
+    let seats = found.iter().map(|(licence, seat)| view(licence, seat, transport(seat)));
+    Ok(Json(api::SeatPage { seats: seats.collect(), next }))
 }
 
-fn view(licence: &str, seat: &SeatInfo, polled: &HashSet<SeatId>) -> api::Seat {
+fn view(licence: &str, seat: &SeatInfo, transport: Option<&str>) -> api::Seat {
     let (phase, grace_until) = match seat.phase {
         Phase::Opening => ("opening", None),
         Phase::Connected => ("connected", None),
         Phase::Grace { until } => ("grace", Some(until)),
-    };
-    let transport = match seat.phase {
-        Phase::Grace { .. } => None,
-        Phase::Opening | Phase::Connected if polled.contains(&seat.id) => Some("polling"),
-        Phase::Opening | Phase::Connected => Some("websocket"),
     };
     api::Seat {
         id: seat.id.0,
@@ -85,6 +99,7 @@ fn view(licence: &str, seat: &SeatInfo, polled: &HashSet<SeatId>) -> api::Seat {
         phase: phase.to_owned(),
         grace_until,
         transport: transport.map(str::to_owned),
+        gateway: seat.gateway.as_deref().map(str::to_owned),
     }
 }
 
@@ -117,8 +132,25 @@ pub(super) async fn close(
         occupant.address
     );
     office.store().note("seat.close", &id.to_string(), detail, peer.change()).await?;
-    if licence.close_anywhere(id).await {
-        return Ok(Json(api::Removed { id: id.to_string() }));
+    if !licence.close_anywhere(id).await {
+        return Err(ApiError::NotFound(format!("the seat {id}")));
     }
-    Err(ApiError::NotFound(format!("the seat {id}")))
+    if let Some(gateway) = seat.gateway
+        && !is_gone(&licence, id).await
+    {
+        let told = format!("the gateway {gateway}, which has the seat {id}, does not close it");
+        return Err(ApiError::Conflict(told));
+    }
+    Ok(Json(api::Removed { id: id.to_string() }))
+}
+
+/// Waits until a seat that may be another gateway's is not held any more.
+async fn is_gone(licence: &LicenceSeats, id: SeatId) -> bool {
+    for _ in 0..CLOSE_LOOKS {
+        if licence.all_seats(clock::now()).await.iter().all(|seat| seat.id != id) {
+            return true;
+        }
+        tokio::time::sleep(CLOSE_PAUSE).await;
+    }
+    false
 }

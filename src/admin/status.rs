@@ -46,6 +46,12 @@ pub(super) async fn status(State(office): State<Arc<Office>>) -> Json<api::Statu
     let store =
         api::StoreStatus { healthy: probe.is_ok(), detail: probe.err().map(|e| e.to_string()) };
     let set_back = office.high_water.set_back(now);
+    let sharing = office.shared.metrics.sharing().and_then(|sharing| match sharing.alone {
+        0 => None,
+        count => Some(format!(
+            "Redis is away: opens of {count} licence(s) are counted by this gateway alone"
+        )),
+    });
     Json(api::Status {
         version: VERSION.to_owned(),
         revision: REVISION.to_owned(),
@@ -55,7 +61,7 @@ pub(super) async fn status(State(office): State<Arc<Office>>) -> Json<api::Statu
         tenants,
         document_servers: servers.collect(),
         store,
-        warnings: set_back.iter().map(ToString::to_string).collect(),
+        warnings: set_back.iter().map(ToString::to_string).chain(sharing).collect(),
     })
 }
 

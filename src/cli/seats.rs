@@ -77,14 +77,28 @@ fn list(client: &Client, arguments: &ListArguments) -> Outcome {
     ];
     let all: Vec<Seat> =
         client.pages("/v1/seats", &query, |page: SeatPage| (page.seats, page.next))?;
-    let head =
-        ["SEAT", "USER", "CLASS", "PHASE", "SINCE", "TENANT", "DOCUMENT", "ADDRESS", "TRANSPORT"];
+    let mut head = vec![
+        "SEAT",
+        "USER",
+        "CLASS",
+        "PHASE",
+        "SINCE",
+        "TENANT",
+        "DOCUMENT",
+        "ADDRESS",
+        "TRANSPORT",
+    ];
+    // One gateway alone needs no name.
+    let shared = all.iter().any(|seat| seat.gateway.is_some());
+    if shared {
+        head.push("GATEWAY");
+    }
     say_list(arguments.format, &all, &head, |seat| {
         let phase = match seat.grace_until {
             Some(until) => Cell::text(format!("grace until {}", instant(until))).warning(),
             None => Cell::text(&seat.phase),
         };
-        vec![
+        let mut cells = vec![
             Cell::number(seat.id),
             Cell::text(&seat.user),
             Cell::text(&seat.class),
@@ -94,7 +108,11 @@ fn list(client: &Client, arguments: &ListArguments) -> Outcome {
             Cell::text(&seat.document),
             Cell::text(&seat.address),
             Cell::text(seat.transport.as_deref().unwrap_or("-")),
-        ]
+        ];
+        if shared {
+            cells.push(Cell::text(seat.gateway.as_deref().unwrap_or("-")));
+        }
+        cells
     })
 }
 

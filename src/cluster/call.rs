@@ -90,15 +90,25 @@ fn limit(terms: Option<&Licence>, class: SeatClass) -> u32 {
     }
 }
 
+/// Class, tenant, document, user, anonymous, address, gateway.
+type Facts = (String, String, String, String, bool, IpAddr, String);
+
 /// What lists show of a seat.
-fn listed(class: SeatClass, occupant: &Occupant) -> String {
+fn listed(class: SeatClass, occupant: &Occupant, gateway: &str) -> String {
     let Occupant { tenant, document, user, anonymous, address } = occupant;
     let class = letter(class);
-    serde_json::json!([class, &**tenant, &**document, &**user, anonymous, address]).to_string()
+    serde_json::json!([class, &**tenant, &**document, &**user, anonymous, address, gateway])
+        .to_string()
 }
 
 impl Admit {
-    pub(super) fn new(ask: &Ask<'_>, owner: u64, fresh: bool, lease: Duration) -> Self {
+    pub(super) fn new(
+        ask: &Ask<'_>,
+        owner: u64,
+        fresh: bool,
+        lease: Duration,
+        gateway: &str,
+    ) -> Self {
         let in_force = ask.terms.is_some_and(|terms| terms.standing(ask.now) == Standing::Valid);
         let by_users = ask.terms.is_some_and(|terms| terms.quota.metering() == Metering::Users);
         let days = ask.terms.map_or(0, |terms| terms.quota.users_expire_days);
@@ -117,7 +127,7 @@ impl Admit {
                 .with(limit(ask.terms, ask.class))
                 .with(days)
                 .with(0)
-                .with(listed(ask.class, ask.occupant))
+                .with(listed(ask.class, ask.occupant, gateway))
                 .with(CHANNEL)
                 .with(&**ask.licence),
         )
@@ -132,6 +142,7 @@ impl Admit {
         owner: u64,
         lease: Duration,
         force: bool,
+        gateway: &str,
     ) -> Self {
         let metering = terms.map(|terms| terms.quota.metering());
         let days = terms.map_or(0, |terms| terms.quota.users_expire_days);
@@ -151,7 +162,7 @@ impl Admit {
                 .with(limit(terms, seat.class))
                 .with(days)
                 .with(u8::from(seat.established))
-                .with(listed(seat.class, &seat.occupant))
+                .with(listed(seat.class, &seat.occupant, gateway))
                 .with(CHANNEL)
                 .with(licence),
         )
@@ -291,9 +302,8 @@ pub(super) async fn list(engine: &Engine, licence: &str) -> Result<Vec<SeatInfo>
     let mut seats = Vec::with_capacity(answer.len() / 4);
     for four in answer.chunks(4) {
         let [id, since, phase, facts] = four else { return Err(odd()) };
-        let (class, tenant, document, user, anonymous, address) =
-            serde_json::from_str::<(String, String, String, String, bool, IpAddr)>(facts)
-                .map_err(|_| odd())?;
+        let (class, tenant, document, user, anonymous, address, gateway) =
+            serde_json::from_str::<Facts>(facts).map_err(|_| odd())?;
         let class = if class == "e" { SeatClass::Editor } else { SeatClass::LiveViewer };
         let at = |text: &str| text.parse().ok().and_then(instant).ok_or_else(odd);
         seats.push(SeatInfo {
@@ -307,6 +317,7 @@ pub(super) async fn list(engine: &Engine, licence: &str) -> Result<Vec<SeatInfo>
                 address,
             },
             since: at(since)?,
+            gateway: (!gateway.is_empty()).then(|| gateway.into()),
             phase: match &**phase {
                 "o" => Phase::Opening,
                 "c" => Phase::Connected,

@@ -38,7 +38,8 @@ use crate::engine::{Engine, EngineError};
 use crate::ledger::{
     Accepted, Ask, Authority, Denied, Granted, Ledger, Refusal, SeatId, SeatInfo, Unconfirmed,
 };
-use crate::licence::Licence;
+use crate::licence::{Licence, Metering};
+use crate::seat::SeatKind;
 use call::{Admission, Confirmed};
 
 /// Where gateways tell each other of seats.
@@ -68,6 +69,8 @@ pub struct Sharing {
 pub struct Standing {
     /// Whether it answered last.
     pub connected: bool,
+    /// Licences whose opens this gateway counts by itself, as long as the engine is away.
+    pub alone: u64,
     /// Seats that were ended here because they had been given away.
     pub ended: u64,
     /// Seats over their licence's limit that were found after an outage.
@@ -93,6 +96,8 @@ struct Inner {
     queued: AtomicUsize,
     connected: AtomicBool,
     standing: Mutex<Standing>,
+    /// What this gateway is called in lists.
+    name: OnceLock<Arc<str>>,
     /// Hears of each look at the engine.
     watcher: OnceLock<Arc<dyn Fn() + Send + Sync>>,
 }
@@ -151,6 +156,7 @@ impl Cluster {
             queued: AtomicUsize::new(0),
             connected: AtomicBool::new(true),
             standing: Mutex::new(Standing { connected: true, ..Standing::default() }),
+            name: OnceLock::new(),
             watcher: OnceLock::new(),
         };
         let cluster = Self { inner: Arc::new(inner) };
@@ -162,12 +168,25 @@ impl Cluster {
     /// How it stands.
     pub fn standing(&self) -> Standing {
         let connected = self.inner.connected.load(Ordering::Relaxed);
-        Standing { connected, ..*self.inner.standing.lock() }
+        let alone = if self.inner.sharing.on_failure == OnFailure::Allow && !connected {
+            // Each comes to it with its first open.
+            self.inner.ledger.licences().len()
+        } else {
+            let members = self.inner.members.lock();
+            members.values().filter(|member| member.withdrawn).count()
+        };
+        let alone = alone as u64;
+        Standing { connected, alone, ..*self.inner.standing.lock() }
     }
 
     /// Lets `watcher` look at the standing after each look at the engine; once.
     pub fn watch(&self, watcher: Arc<dyn Fn() + Send + Sync>) {
         let _ = self.inner.watcher.set(watcher);
+    }
+
+    /// Tells the others what this gateway is called; once, before it has seats.
+    pub fn name(&self, name: &str) {
+        let _ = self.inner.name.set(name.into());
     }
 
     /// Gives all seats back at once: the gateway ends.
@@ -226,6 +245,22 @@ impl Cluster {
         true
     }
 
+    /// The engine counted so much without the open, which it let in or not.
+    fn note_counted(&self, ask: &Ask<'_>, usage: admission::Usage, is_in: bool) {
+        let seats = self.inner.ledger.licence(ask.licence);
+        let kind = |metering| SeatKind::of(ask.class, metering);
+        seats.note_counted(kind(Metering::Connections), usage.connections + u64::from(is_in));
+        if ask.terms.is_some_and(|terms| terms.quota.metering() == Metering::Users) {
+            let users = usage.users + u64::from(is_in && !usage.user_is_counted);
+            seats.note_counted(kind(Metering::Users), users);
+        }
+    }
+
+    /// What this gateway is called.
+    fn told(&self) -> &str {
+        self.inner.name.get().map_or("", |name| name)
+    }
+
     fn tell(&self, told: Told) {
         self.inner.queued.fetch_add(1, Ordering::AcqRel);
         let _ = self.inner.queue.send(told);
@@ -249,17 +284,19 @@ impl Authority for Cluster {
         };
         for _ in 0..ATTEMPTS {
             let (owner, fresh) = self.member(ask.licence).await.map_err(failed)?;
-            let asked = call::Admit::new(&ask, owner, fresh, self.inner.sharing.lease);
+            let asked = call::Admit::new(&ask, owner, fresh, self.inner.sharing.lease, self.told());
             let answer = call::admit(&self.inner.engine, ask.licence, &asked).await;
             match answer.map_err(failed)? {
                 Admission::Lost => self.come_back(ask.licence, owner).await.map_err(failed)?,
                 Admission::Granted { usage, since, established, within } => {
                     self.note_known(ask.licence, owner);
+                    self.note_counted(&ask, usage, true);
                     let against = if within { None } else { reason(&ask, usage) };
                     return Ok(Granted { observed: against, since, established });
                 }
                 Admission::Refused { usage } => {
                     self.note_known(ask.licence, owner);
+                    self.note_counted(&ask, usage, false);
                     let reason = reason(&ask, usage).unwrap_or(Reason::StoreUnavailable);
                     return Err(Denied::Refused(Refusal { reason, usage }));
                 }

@@ -14,7 +14,7 @@ use super::{CHANNEL, Cluster, Member, Told, next_owner};
 use crate::config::OnFailure;
 use crate::engine::EngineError;
 use crate::ledger::{Elsewhere, LicenceSeats, SeatId, SeatState, UserRecord};
-use crate::seat::SeatClass;
+use crate::seat::{SeatClass, SeatKind};
 use crate::store::redis::users_of;
 
 /// How often each licence is looked at; a lease is renewed with each look.
@@ -129,12 +129,22 @@ impl Cluster {
         }
         let (editors, viewers) = seats.own_reserve(self.inner.clock.now());
         seats.set_elsewhere(elsewhere(held.editor, editors), elsewhere(held.live_viewer, viewers));
+        seats.note_counted(SeatKind::EditorConnections, held.editor.all);
+        seats.note_counted(SeatKind::ViewerConnections, held.live_viewer.all);
         let known = self.inner.members.lock().get(licence).and_then(|m| m.users_version);
         if known != Some(held.users_version) {
             self.take_users_in(seats).await?;
             if let Some(member) = self.inner.members.lock().get_mut(licence) {
                 member.users_version = Some(held.users_version);
             }
+        }
+        // Users are known here by name, those of others too.
+        let usage = seats.usage(self.inner.clock.now());
+        for usage in usage
+            .iter()
+            .filter(|usage| matches!(usage.kind, SeatKind::EditorUsers | SeatKind::ViewerUsers))
+        {
+            seats.note_counted(usage.kind, usage.used);
         }
         self.compare(seats, owner, &held).await
     }
@@ -231,7 +241,8 @@ impl Cluster {
         let mut over = 0;
         for state in &states {
             let lease = self.inner.sharing.lease;
-            let asked = Admit::again(state, licence, terms.as_deref(), owner, lease, force);
+            let asked =
+                Admit::again(state, licence, terms.as_deref(), owner, lease, force, self.told());
             match call::admit(&self.inner.engine, licence, &asked).await? {
                 Admission::Granted { within, .. } => {
                     over += u64::from(!within);

@@ -67,3 +67,40 @@ impl From<RedisError> for EngineError {
         }
     }
 }
+
+/// Whether connecting failed in a way that waiting does not mend.
+pub(super) fn is_final(error: &RedisError) -> bool {
+    match error.kind() {
+        ErrorKind::AuthenticationFailed
+        | ErrorKind::InvalidClientConfig
+        | ErrorKind::Server(ServerErrorKind::NoPerm) => true,
+        _ => {
+            let told = error.to_string();
+            let signs = ["WRONGPASS", "NOAUTH", CERTIFICATE, ALERT, NO_DATABASE];
+            signs.iter().any(|sign| told.contains(sign))
+        }
+    }
+}
+
+/// What the TLS library and the client say; there are no kinds for these.
+const CERTIFICATE: &str = "invalid peer certificate";
+const ALERT: &str = "received fatal alert";
+const NO_DATABASE: &str = "refused to switch database";
+
+/// Why connecting failed, with the mend where the error itself does not say it.
+pub(super) fn explain(error: &RedisError) -> String {
+    let told = error.to_string();
+    if told.contains(CERTIFICATE) {
+        return format!("{told}; it is judged by the system's authorities, or by [store] ca_file");
+    }
+    if told.contains(ALERT) {
+        return format!("{told}; what this gateway shows is [store] certificate");
+    }
+    if told.is_empty() {
+        return "it ended the connection; does it speak TLS there?".to_owned();
+    }
+    if error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm) {
+        return format!("{told}; docs/cluster.md tells what the user needs");
+    }
+    told
+}

@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use redis::aio::{ConnectionLike as _, MultiplexedConnection, SendError};
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
+use redis::cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo};
 use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
 use redis::{
     AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, IntoConnectionInfo as _,
     Pipeline, ProtocolVersion, PushInfo, RedisConnectionInfo, RedisResult, TlsCertificates,
-    TlsMode, Value,
+    TlsMode, Value, from_redis_value,
 };
 
 use super::world::Connection;
@@ -19,6 +21,9 @@ use crate::config::{Engine as Settings, Topology};
 /// How long connecting may take, and an answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Commands of a batch that are under way at one time in a cluster.
+const SIDE_BY_SIDE: usize = 64;
 
 /// A connection. Clones are the same one: what is sent side by side shares its round trips.
 #[derive(Clone)]
@@ -39,12 +44,36 @@ impl Connection for Link {
     }
 
     async fn send_all(&self, pipeline: &Pipeline) -> RedisResult<Vec<Value>> {
-        let count = pipeline.len();
-        let answers = match self.clone() {
-            Self::One(mut link) => link.req_packed_commands(pipeline, 0, count).await,
-            Self::Cluster(mut link) => link.req_packed_commands(pipeline, 0, count).await,
+        match self.clone() {
+            Self::One(mut link) => {
+                let answers = link.req_packed_commands(pipeline, 0, pipeline.len()).await;
+                answers?.into_iter().map(Value::extract_error).collect()
+            }
+            // One pipeline goes to one server, and these may belong to several. Side by side they
+            // share the round trips all the same.
+            Self::Cluster(link) => {
+                let commands: Vec<Cmd> = pipeline.cmd_iter().cloned().collect();
+                let each = commands.into_iter().map(|command| {
+                    let mut link = link.clone();
+                    async move { link.req_packed_command(&command).await?.extract_error() }
+                });
+                stream::iter(each).buffered(SIDE_BY_SIDE).try_collect().await
+            }
+        }
+    }
+
+    async fn send_to_each(&self, command: &Cmd) -> RedisResult<Vec<(String, Value)>> {
+        let Self::Cluster(mut link) = self.clone() else {
+            return Ok(vec![(String::new(), self.send(command).await?)]);
         };
-        answers?.into_iter().map(Value::extract_error).collect()
+        let all = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
+        match link.route_command(command.clone(), all).await?.extract_error()? {
+            Value::Map(answers) => answers
+                .into_iter()
+                .map(|(name, answer)| Ok((from_redis_value(name)?, answer.extract_error()?)))
+                .collect(),
+            answer => Ok(vec![(String::new(), answer)]),
+        }
     }
 
     /// A cluster finds its masters by itself.

@@ -7,6 +7,7 @@
 //! | [`script`] | scripts that the engine carries out in one step |
 //! | [`world`] | what is around it: a network, a thread, chance |
 //! | [`error`] | why an operation failed |
+//! | [`survey`] | what the engine's own settings put at risk |
 //!
 //! All commands of the process go over one connection, side by side: those that are sent while
 //! others are under way share their round trips. A connection that broke is made anew with growing
@@ -18,6 +19,7 @@
 pub mod error;
 mod link;
 pub mod script;
+pub mod survey;
 pub mod world;
 
 use std::fmt;
@@ -32,6 +34,7 @@ use tokio::time::{sleep, timeout};
 
 pub use error::EngineError;
 pub use script::{Arguments, Script};
+pub use survey::{Observation, Weight};
 pub use world::World;
 
 use crate::config::Engine as Settings;
@@ -68,6 +71,14 @@ pub enum Standing {
     Down,
 }
 
+/// Why there is no connection.
+#[derive(Clone, Debug, Default)]
+struct Failure {
+    why: String,
+    /// Waiting does not mend it.
+    is_final: bool,
+}
+
 /// What every clone shares.
 struct Shared {
     world: Arc<dyn World>,
@@ -75,7 +86,7 @@ struct Shared {
     link: Mutex<Option<(u64, Arc<dyn Connection>)>>,
     standing: watch::Sender<Standing>,
     /// Why the last connect failed.
-    last_error: Mutex<String>,
+    last_error: Mutex<Failure>,
     /// Numbers of connections that somebody saw break.
     broken: mpsc::UnboundedSender<u64>,
 }
@@ -149,7 +160,7 @@ impl Engine {
 
     /// Why there is no connection.
     pub fn last_error(&self) -> String {
-        self.shared.last_error.lock().clone()
+        self.shared.last_error.lock().why.clone()
     }
 
     /// Runs a task beside the connection, where the engine's own are.
@@ -165,14 +176,14 @@ impl Engine {
         let mut standing = self.standing();
         loop {
             let up = timeout(PROBE_INTERVAL, standing.wait_for(|now| *now == Standing::Up)).await;
-            let error = self.last_error();
+            let Failure { why, is_final } = self.shared.last_error.lock().clone();
             match up {
                 Ok(Ok(_)) => return Ok(()),
                 Ok(Err(_)) => {
                     return Err(EngineError::Down("the engine's thread ended".to_owned()));
                 }
-                Err(_) if is_final(&error) => return Err(EngineError::Refused(error)),
-                Err(_) => each(&error),
+                Err(_) if is_final => return Err(EngineError::Refused(why)),
+                Err(_) => each(&why),
             }
         }
     }
@@ -260,13 +271,6 @@ impl Engine {
     }
 }
 
-/// Whether an error at the start is one that waiting does not mend.
-fn is_final(error: &str) -> bool {
-    ["AuthenticationFailed", "WRONGPASS", "NOAUTH", "NOPERM", "InvalidClientConfig"]
-        .iter()
-        .any(|sign| error.contains(sign))
-}
-
 /// Connects, watches the connection, and connects again, until nobody is left.
 async fn keep_up(shared: Weak<Shared>, mut broken: mpsc::UnboundedReceiver<u64>) {
     let mut number = 0;
@@ -280,7 +284,7 @@ async fn keep_up(shared: Weak<Shared>, mut broken: mpsc::UnboundedReceiver<u64>)
                 number += 1;
                 failures = 0;
                 *held.link.lock() = Some((number, Arc::clone(&link)));
-                held.last_error.lock().clear();
+                *held.last_error.lock() = Failure::default();
                 if held.standing.send_replace(Standing::Up) != Standing::Starting {
                     tracing::info!("connected to Redis again");
                 }
@@ -290,17 +294,19 @@ async fn keep_up(shared: Weak<Shared>, mut broken: mpsc::UnboundedReceiver<u64>)
                 *held.link.lock() = None;
                 held.standing.send_replace(Standing::Broken);
                 tracing::warn!("the connection to Redis broke: {why}");
-                *held.last_error.lock() = why;
+                *held.last_error.lock() = Failure { why, is_final: false };
                 // The first attempt comes at once, but not of all gateways in one moment.
                 sleep(part_of(SHORTEST_PAUSE, &*world)).await;
             }
             failed => {
-                let why = match failed {
-                    Ok(Err(error)) => error.to_string(),
-                    Ok(Ok(_)) | Err(_) => "no answer".to_owned(),
+                let failure = match failed {
+                    Ok(Err(error)) => {
+                        Failure { why: error::explain(&error), is_final: error::is_final(&error) }
+                    }
+                    Ok(Ok(_)) | Err(_) => Failure { why: "no answer".to_owned(), is_final: false },
                 };
-                tracing::debug!("Redis cannot be reached: {why}");
-                *held.last_error.lock() = why;
+                tracing::debug!("Redis cannot be reached: {}", failure.why);
+                *held.last_error.lock() = failure;
                 failures = failures.saturating_add(1);
                 held.standing.send_modify(|now| match now {
                     Standing::Broken if failures >= FAILURES_TO_BE_DOWN => *now = Standing::Down,

@@ -61,6 +61,14 @@ pub trait Connection: Send + Sync {
     /// As [`Self::send`], the first that one of them has.
     async fn send_all(&self, pipeline: &Pipeline) -> RedisResult<Vec<Value>>;
 
+    /// The answer of every server that takes writes, by its name where there are several.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    async fn send_to_each(&self, command: &Cmd) -> RedisResult<Vec<(String, Value)>> {
+        Ok(vec![(String::new(), self.send(command).await?)])
+    }
+
     /// Whether the server takes writes.
     async fn takes_writes(&self) -> bool;
 }

@@ -141,7 +141,7 @@ fn warn(shared: &Shared, tenant: &Tenant, report: &Report, outcome: Outcome) {
     };
     let kind = SeatKind::of(class, licence.quota.metering());
     let usage = tenant.seats.usage(now);
-    shared.note_taken(tenant, &usage, now);
+    shared.note_taken(tenant, now);
     let used = usage.iter().find(|usage| usage.kind == kind).map(|usage| usage.used);
     if let (Some(used), Some(limit)) = (used, tenant.limit(kind)) {
         let percent = shared.site.load().warning_percent;

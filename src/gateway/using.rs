@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::site::{Shared, Tenant};
 use crate::clock;
-use crate::ledger::KindUsage;
+use crate::seat::SeatKind;
 use crate::session::{Decision, Opened, Report};
 use crate::usage::{Refused, Source, TenantUse};
 
@@ -18,10 +18,16 @@ impl Shared {
                 return self.usage.admitted(owner, report.class, now);
             }
             (Decision::Observed, Some(reason)) => {
-                self.note_taken(tenant, &tenant.seats.usage(now), now);
+                self.note_taken(tenant, now);
                 Refused::Observed(reason)
             }
-            (Decision::Rejected | Decision::ViewOnly, Some(reason)) => Refused::Really(reason),
+            (Decision::Rejected | Decision::ViewOnly, Some(reason)) => {
+                // Whoever is refused wanted one more than this.
+                if report.class.seat_class().is_some() {
+                    self.note_taken(tenant, now);
+                }
+                Refused::Really(reason)
+            }
         };
         self.usage.refused(owner, report.class, refused, &report.user, now);
     }
@@ -35,19 +41,22 @@ impl Shared {
     }
 
     /// An admission left so much taken.
-    pub fn note_taken(&self, tenant: &Tenant, taken: &[KindUsage; 4], now: Timestamp) {
+    pub fn note_taken(&self, tenant: &Tenant, now: Timestamp) {
         let owner = (&tenant.name, &tenant.licence_id);
-        self.usage.taken(owner, taken.map(|kind| kind.used), now);
+        self.usage.taken(owner, tenant.seats.counted(now), now);
     }
 }
 
 impl Source for Shared {
     fn uses(&self, now: Timestamp) -> Vec<TenantUse> {
         let site = self.site.load_full();
-        let used = |tenant: &Tenant| TenantUse {
-            tenant: tenant.name.clone(),
-            licence: tenant.licence_id.clone(),
-            kinds: tenant.seats.usage(now).map(|usage| (usage.used, tenant.limit(usage.kind))),
+        let used = |tenant: &Tenant| {
+            let mut kinds = SeatKind::ALL.map(|kind| (0, tenant.limit(kind)));
+            for ((used, _), counted) in kinds.iter_mut().zip(tenant.seats.counted(now)) {
+                *used = counted;
+            }
+            let (tenant, licence) = (tenant.name.clone(), tenant.licence_id.clone());
+            TenantUse { tenant, licence, kinds }
         };
         site.tenants().iter().map(|tenant| used(tenant)).collect()
     }

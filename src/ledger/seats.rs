@@ -91,6 +91,8 @@ pub struct SeatInfo {
     /// When the session took its seat; a reconnect does not change it.
     pub since: Timestamp,
     pub phase: Phase,
+    /// What the gateway is called that has it, where several share the licence.
+    pub gateway: Option<Arc<str>>,
 }
 
 /// The counted users of one class, in the order in which they were first counted.
@@ -272,6 +274,26 @@ impl LicenceSeats {
         self.state.lock().elsewhere = PerClass { editor, live_viewer };
     }
 
+    /// Notes how much of a kind the authority counted, over all processes, at one moment.
+    pub fn note_counted(&self, kind: SeatKind, count: u64) {
+        let mut state = self.state.lock();
+        let told = state.told.get_or_insert_default();
+        if let Some(place) = SeatKind::ALL.iter().position(|one| *one == kind)
+            && let Some(number) = told.get_mut(place)
+        {
+            *number = count;
+        }
+    }
+
+    /// How much was in use at one moment just past, in the order of [`SeatKind::ALL`]: never more
+    /// than there was. What [`Self::usage`] puts together from here and elsewhere can be, for a
+    /// second, when sessions go from one process to another; a peak must not be made of that.
+    pub fn counted(&self, now: Timestamp) -> [u64; 4] {
+        let usage = self.usage(now).map(|usage| usage.used);
+        let state = self.state.lock();
+        state.told.filter(|_| state.authority.is_some()).unwrap_or(usage)
+    }
+
     /// Users that only this process holds in reserve: editors, live viewers.
     pub fn own_reserve(&self, now: Timestamp) -> (u64, u64) {
         let mut state = self.state.lock();
@@ -385,6 +407,7 @@ impl LicenceSeats {
             occupant: sitting.occupant.clone(),
             since: sitting.since,
             phase,
+            gateway: None,
         };
         found.into_iter().map(info).collect()
     }

@@ -129,7 +129,9 @@ impl LicenceSeats {
 
     /// The counts here decide again.
     pub fn withdraw(&self) {
-        self.state.lock().authority = None;
+        let mut state = self.state.lock();
+        state.authority = None;
+        state.told = None;
     }
 
     /// Takes a seat in that another process holds, without a decision. `None` for one that is

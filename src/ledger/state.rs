@@ -74,6 +74,8 @@ pub(super) struct State {
     pub(super) users: PerClass<UserSet>,
     /// What other processes hold.
     pub(super) elsewhere: PerClass<Elsewhere>,
+    /// How much was in use when the authority last told, in the order of `SeatKind::ALL`.
+    pub(super) told: Option<[u64; 4]>,
     /// Grows whenever a list of counted users changed.
     pub(super) version: u64,
     /// Who decides, if these counts do not.
@@ -91,6 +93,7 @@ impl State {
             sessions: BTreeMap::new(),
             users: PerClass { editor: UserSet::new(), live_viewer: UserSet::new() },
             elsewhere: PerClass::default(),
+            told: None,
             version: 0,
             authority: None,
             asking: HashMap::new(),

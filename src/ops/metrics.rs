@@ -91,6 +91,19 @@ pub struct LastReload {
     pub at: Option<Timestamp>,
 }
 
+/// How it stands with the Redis that gateways share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sharing {
+    /// Whether it answers.
+    pub connected: bool,
+    /// Licences that this gateway counts by itself at present.
+    pub alone: u64,
+    /// Sessions ended because their seat had been given away.
+    pub lost: u64,
+    /// Seats beyond their licence that were found after it was away.
+    pub over: u64,
+}
+
 /// One TLS certificate as a scrape sees it.
 #[derive(Clone, Debug)]
 pub struct CertificateSample {
@@ -130,6 +143,7 @@ pub struct Metrics {
     upstream_failures: IntCounterVec,
     store_errors: IntCounterVec,
     store_up: IntGauge,
+    counted_alone: IntGauge,
     seats_lost: IntCounter,
     seats_over: IntCounter,
     validations: IntCounterVec,
@@ -141,6 +155,7 @@ pub struct Metrics {
     draining: IntGauge,
     start_time: Gauge,
     scraped: Mutex<Scraped>,
+    sharing: Mutex<Option<Sharing>>,
 }
 
 impl Metrics {
@@ -163,7 +178,7 @@ impl Metrics {
             &["route"],
         )?;
         let admissions = IntCounterVec::new(
-            Opts::new("seatgate_admissions_total", "Decisions about opens."),
+            Opts::new("seatgate_admissions_total", "Decisions about opens, by this gateway."),
             &["tenant", "class", "outcome", "reason"],
         )?;
         let corrections = IntCounterVec::new(
@@ -221,6 +236,10 @@ impl Metrics {
             "Whether the Redis that gateways share answers; always 1 for an embedded store.",
         )?;
         store_up.set(1);
+        let counted_alone = IntGauge::new(
+            "seatgate_seats_counted_alone",
+            "Licences whose opens this gateway counts by itself, because the shared Redis is away.",
+        )?;
         let seats_lost = IntCounter::new(
             "seatgate_seats_lost_total",
             "Sessions ended because their seat had been given away while this gateway was away.",
@@ -230,7 +249,7 @@ impl Metrics {
             "Seats beyond the licence that were found after the shared Redis was away.",
         )?;
         let connections = IntGaugeVec::new(
-            Opts::new("seatgate_connections", "Co-authoring connections open."),
+            Opts::new("seatgate_connections", "Co-authoring connections open on this gateway."),
             &["transport"],
         )?;
         let websockets = connections.with_label_values(&["websocket"]);
@@ -270,7 +289,7 @@ impl Metrics {
                 duration: durations.with_label_values(&[name]),
             })
             .collect();
-        let collectors: [Box<dyn Collector>; 19] = [
+        let collectors: [Box<dyn Collector>; 20] = [
             Box::new(requests.clone()),
             Box::new(durations),
             Box::new(admissions.clone()),
@@ -280,6 +299,7 @@ impl Metrics {
             Box::new(upstream_failures.clone()),
             Box::new(store_errors.clone()),
             Box::new(store_up.clone()),
+            Box::new(counted_alone.clone()),
             Box::new(seats_lost.clone()),
             Box::new(seats_over.clone()),
             Box::new(validations.clone()),
@@ -305,6 +325,7 @@ impl Metrics {
             upstream_failures,
             store_errors,
             store_up,
+            counted_alone,
             seats_lost,
             seats_over,
             validations,
@@ -316,6 +337,7 @@ impl Metrics {
             draining,
             start_time,
             scraped: Mutex::new(scraped),
+            sharing: Mutex::default(),
         })
     }
 
@@ -378,10 +400,18 @@ impl Metrics {
     }
 
     /// Notes how it stands with the Redis that gateways share; the counts never fall.
-    pub fn note_sharing(&self, connected: bool, lost: u64, over: u64) {
+    pub fn note_sharing(&self, sharing: Sharing) {
+        *self.sharing.lock() = Some(sharing);
+        let Sharing { connected, alone, lost, over } = sharing;
         self.store_up.set(i64::from(connected));
+        self.counted_alone.set(i64::try_from(alone).unwrap_or(i64::MAX));
         self.seats_lost.inc_by(lost.saturating_sub(self.seats_lost.get()));
         self.seats_over.inc_by(over.saturating_sub(self.seats_over.get()));
+    }
+
+    /// How it stands with the Redis that gateways share; `None` if there is none.
+    pub fn sharing(&self) -> Option<Sharing> {
+        *self.sharing.lock()
     }
 
     /// Counts an open co-authoring WebSocket for as long as the guard lives.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `configured` | the configuration: networks, licences, certificates |
 //! | `host` | folders, modes, disk, open files, ports |
+//! | `shared` | the Redis or Valkey that gateways share |
 //! | `server` | each document server: health, tokens, paths, its clock |
 //! | `gateway` | the gateway that runs: the license command, closed paths, base URL |
 //! | `sessions` | the beginning of a session over WebSocket and polling |
@@ -18,6 +19,7 @@ mod gateway;
 mod host;
 mod server;
 mod sessions;
+mod shared;
 mod wire;
 
 use std::collections::HashMap;
@@ -36,7 +38,6 @@ use crate::admin::api::Status;
 use crate::certificate::Authorities;
 use crate::clock;
 use crate::config::{self, DocumentServer, Settings, StoreBackend, Tenant, UpstreamTls};
-use crate::engine::Engine;
 use crate::gateway::tls::upstream::Dialer;
 use crate::store::embedded::{self, Examined};
 use finding::{Finding, Findings};
@@ -176,31 +177,12 @@ fn embedded_store(path: &Path) -> Finding {
     }
 }
 
-/// Redis or Valkey.
-async fn shared_store(settings: &Settings) -> Option<Finding> {
-    const CHECK: &str = "store";
-    let StoreBackend::Redis(redis) = &settings.store.backend else { return None };
-    let engine = match Engine::start(redis.engine.clone()) {
-        Ok(engine) => engine,
-        Err(error) => return Some(Finding::error(CHECK, error.to_string(), "free some memory")),
-    };
-    let told = engine.told();
-    let connected = timeout(PATIENCE, engine.first_connection(|_| {})).await;
-    let mend = "start it, or correct [store] url, user and password";
-    Some(match connected {
-        Ok(Ok(())) => Finding::ok(CHECK, format!("{told} answers")),
-        Ok(Err(error)) => Finding::error(CHECK, format!("{told}: {error}"), mend),
-        Err(_) => {
-            let last = engine.last_error();
-            Finding::error(CHECK, format!("{told} does not answer: {last}"), mend)
-        }
-    })
-}
-
 /// What others are asked: document servers, and the gateway from outside.
 async fn remote(settings: &Settings, runs: bool, findings: &mut Findings) -> Outcome {
-    findings.begin("the store");
-    findings.add(shared_store(settings).await.into_iter().collect())?;
+    if let StoreBackend::Redis(redis) = &settings.store.backend {
+        findings.begin("the store");
+        findings.add(shared::check(redis).await)?;
+    }
     let mut seen: Vec<&Arc<DocumentServer>> = Vec::new();
     for tenant in settings.tenants.iter().take(MOST) {
         if seen.contains(&&tenant.document_server) {

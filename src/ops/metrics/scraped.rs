@@ -27,12 +27,13 @@ impl Scraped {
         Ok(Self {
             used: gauges(
                 "seatgate_seats_used",
-                "Seats taken: connected, in reserve, in grace.",
+                "Seats of the licence taken, over all gateways that share it: connected, in reserve, in \
+                 grace.",
                 &["tenant", "kind"],
             )?,
             grace: gauges(
                 "seatgate_seats_grace",
-                "Seats that are only kept for a reconnect.",
+                "Seats of the licence that are only kept for a reconnect, over all gateways.",
                 &["tenant", "kind"],
             )?,
             limit: gauges(
@@ -47,7 +48,7 @@ impl Scraped {
             )?,
             viewers: gauges(
                 "seatgate_viewers_unlimited",
-                "Plain viewers connected; they take no seat.",
+                "Plain viewers connected to this gateway; they take no seat.",
                 &["tenant"],
             )?,
             result: gauges(
@@ -65,7 +66,7 @@ impl Scraped {
             )?,
             devices: gauges(
                 "seatgate_devices_bound",
-                "Devices bound to a licence that a tenant uses.",
+                "Devices bound to a licence that a tenant uses; the licence's, on every gateway the same.",
                 &["licence"],
             )?,
             upstreams: gauges(

@@ -30,8 +30,11 @@ fn renders_the_names_of_the_contract() {
         result: 3,
         end: None,
     };
-    metrics.note_sharing(true, 3, 1);
-    metrics.note_sharing(false, 2, 1);
+    assert_eq!(metrics.sharing(), None);
+    let away = Sharing { connected: false, alone: 2, lost: 2, over: 1 };
+    metrics.note_sharing(Sharing { connected: true, lost: 3, ..away });
+    metrics.note_sharing(away);
+    assert_eq!(metrics.sharing(), Some(away));
     let render = |samples: &[TenantSample]| {
         let servers = [("10.0.0.1:80".to_owned(), true), ("10.0.0.2:80".to_owned(), false)];
         let certificate = |name: &str, end| CertificateSample { name: name.to_owned(), end };
@@ -56,6 +59,7 @@ fn renders_the_names_of_the_contract() {
         "seatgate_validations_total{result=\"max_devices_reached\"} 0",
         "seatgate_store_errors_total{operation=\"bind\"} 0",
         "seatgate_store_up 0",
+        "seatgate_seats_counted_alone 2",
         "seatgate_seats_lost_total 3",
         "seatgate_seats_overshoot_total 1",
         "seatgate_connections{transport=\"websocket\"} 1",

@@ -65,6 +65,21 @@ pub struct Store {
     pub detail: Option<String>,
     /// Operations that failed since the start.
     pub errors: u64,
+    /// `null` unless gateways share a Redis.
+    pub shared: Option<SharedStore>,
+}
+
+/// The Redis that gateways share. Seats are those of the licence over all of them, but while this
+/// gateway counts alone; connections, viewers and refusals are this gateway's own.
+#[derive(Clone, Debug, Serialize)]
+pub struct SharedStore {
+    pub connected: bool,
+    /// Licences whose opens this gateway counts by itself, because it is away.
+    pub counted_alone: u64,
+    /// Sessions ended since the start because their seat had been given away.
+    pub seats_lost: u64,
+    /// Seats beyond their licence that were found, since the start, when it was back.
+    pub overshoot: u64,
 }
 
 /// Co-authoring connections that are open.
@@ -110,6 +125,10 @@ pub enum Code {
     DocumentServerDown,
     /// `subject` says why.
     StoreFailed,
+    /// The Redis that gateways share is away: this one lets in by its own count.
+    CountedAlone,
+    /// It is back, and more seats are held than licences have; `subject` is how many.
+    SeatsOvershoot,
     ReloadFailed,
     Draining,
     /// `subject` says by how much.

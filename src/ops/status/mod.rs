@@ -4,6 +4,7 @@ pub mod body;
 mod history;
 mod people;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -97,7 +98,13 @@ impl Reporter {
             Err(_) => Some(format!("no answer within {} s", STORE_PATIENCE.as_secs())),
         };
         let errors = self.shared.metrics.store_errors();
-        body::Store { healthy: detail.is_none(), detail, errors }
+        let shared = self.shared.metrics.sharing().map(|sharing| body::SharedStore {
+            connected: sharing.connected,
+            counted_alone: sharing.alone,
+            seats_lost: sharing.lost,
+            overshoot: sharing.over,
+        });
+        body::Store { healthy: detail.is_none(), detail, errors, shared }
     }
 
     fn tenant(&self, tenant: &site::Tenant, site: &Site, now: Timestamp) -> body::Tenant {
@@ -127,8 +134,15 @@ impl Reporter {
         if status.gateway.state == body::State::Draining {
             found.push(warning(Code::Draining, Severity::Notice, None));
         }
-        if !status.store.healthy {
+        let alone = status.store.shared.as_ref().is_some_and(|shared| shared.counted_alone > 0);
+        if alone {
+            found.push(warning(Code::CountedAlone, Severity::Critical, None));
+        } else if !status.store.healthy {
             found.push(warning(Code::StoreFailed, Severity::Critical, status.store.detail.clone()));
+        }
+        let over = overshoot(status);
+        if over > 0 {
+            found.push(warning(Code::SeatsOvershoot, Severity::Warning, Some(over.to_string())));
         }
         if !status.configuration.last_reload_successful {
             found.push(warning(Code::ReloadFailed, Severity::Warning, None));
@@ -142,6 +156,20 @@ impl Reporter {
         }
         found
     }
+}
+
+/// Seats that are held beyond their licences, if that happened while the shared Redis was away.
+fn overshoot(status: &body::Status) -> u64 {
+    if status.store.shared.as_ref().is_none_or(|shared| shared.overshoot == 0) {
+        return 0;
+    }
+    let beyond = |seats: &body::Seats| seats.used.saturating_sub(seats.limit.unwrap_or(u64::MAX));
+    let each = status
+        .tenants
+        .iter()
+        .map(|tenant| (&tenant.licence.id, tenant.seats.iter().map(beyond).sum::<u64>()));
+    // Tenants that share a licence show the same seats.
+    each.collect::<HashMap<_, _>>().values().sum()
 }
 
 fn warning(code: Code, severity: Severity, subject: Option<String>) -> Warning {

@@ -3,7 +3,8 @@
 //! | module | what it is |
 //! |---|---|
 //! | this one | [`Redis`]: the operations |
-//! | `open` | opening: the layout's version, the key of the hashes, the engine's persistence |
+//! | `open` | opening: the layout's version, the key of the hashes |
+//! | [`needs`] | what the engine's user must be allowed |
 //! | `keys` | the names of the keys, and their hash slots |
 //! | `forms` | records to JSON and back |
 //! | `feed` | what other gateways change |
@@ -22,6 +23,7 @@ mod forms;
 mod holdings;
 mod intake;
 mod keys;
+pub mod needs;
 mod open;
 #[cfg(test)]
 mod tests;
@@ -45,7 +47,7 @@ use super::records::{
 use super::usage::{MarkQuery, Pseudonym, Span, UsageBatch, UsageRecord, UserMark};
 use super::{ChangeFeed, ErrorHook, Operation, Result, Store, changes, declared};
 use crate::config::Topology;
-use crate::engine::{Engine, EngineError};
+use crate::engine::{Engine, EngineError, Weight};
 use crate::ledger::UserRecord;
 use crate::licence::Licence;
 use crate::seat::SeatClass;
@@ -109,9 +111,15 @@ impl Redis {
         Self::open(engine, topology, key_file, on_error).await
     }
 
-    /// What of the engine's settings puts at risk what is stored; one sentence each.
+    /// What of the engine's settings puts at risk what is stored; one sentence each, with its mend.
     pub async fn risks(&self) -> Vec<String> {
-        open::look_at_persistence(&self.engine).await
+        match self.engine.survey(&self.topology).await {
+            Ok(found) => {
+                let risks = found.into_iter().filter(|seen| seen.weight > Weight::Well);
+                risks.map(|seen| format!("{}; {}", seen.message, seen.mend)).collect()
+            }
+            Err(error) => vec![format!("the settings of Redis cannot be checked: {error}")],
+        }
     }
 
     /// Waits for an operation within bounds, and counts its failure.
