@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use support::admin::run;
-use support::gateway::EDITORS;
+use support::gateway::{DEFAULT_LICENCE, EDITORS};
 use support::raw_server::Step;
 use support::wait::{eventually_within, within};
-use support::{AuthReply, Call, Gateway, Open, Poller, RawServer, Setup, StandIn, eventually};
+use support::{
+    AuthReply, Call, Gateway, LicenceFile, Open, Poller, RawServer, Setup, StandIn, eventually,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -210,4 +212,49 @@ async fn a_reply_beyond_all_bounds_is_refused_in_words() {
     gateway.refuse(&Open::editor("d", "u")).await;
     gateway.await_seats(EDITORS, 0.0).await;
     assert!(gateway.log().contains("bytes would wait for a decision"));
+}
+
+#[tokio::test]
+async fn another_licence_counts_what_runs_and_throws_nobody_out() {
+    let server = StandIn::start().await;
+    let gateway = Setup::before(server.addr)
+        .default_licence(|id| LicenceFile::connections(id, 9, 0))
+        .licence(LicenceFile::connections("smaller", 1, 0))
+        .set("enforcement.reconnect_grace", "60s")
+        .start()
+        .await;
+    let mut editor = gateway.admit(&Open::editor("d", "socket")).await;
+    let (poller, opened) = Poller::open(gateway.addr, &Open::editor("d", "poller")).await;
+    opened.reply();
+    let (lost, opened) = gateway.open(&Open::editor("d", "lost")).await;
+    let session = opened.reply()["sessionId"].clone();
+    lost.reset();
+    let grace = [("tenant", "default"), ("kind", EDITORS)];
+    eventually("one is lost", async || {
+        let kept = gateway.metrics().await.get("seatgate_seats_grace", &grace);
+        (kept == Some(1.0)).then_some(())
+    })
+    .await;
+    let file = gateway.folder().join("seatgate.toml");
+    let config = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, config.replace(DEFAULT_LICENCE, "smaller")).unwrap();
+    gateway.signal("HUP");
+    eventually("all three count against the new licence", async || {
+        let seats = run(&gateway, &["seats", "list", "--json"]).await.json();
+        let seats = seats.as_array().unwrap().clone();
+        let moved = seats.iter().all(|seat| seat["licence"] == "smaller");
+        (seats.len() == 3 && moved).then_some(())
+    })
+    .await;
+    assert_eq!(gateway.seats("default", EDITORS).await, 3.0);
+    gateway.refuse(&Open::editor("d", "new")).await;
+    editor.say(&json!({"type": "isSaveLock", "syncChangesIndex": 0})).await;
+    editor.hear_message("saveLock").await;
+    let again = Open::editor("d", "lost").with("sessionId", session);
+    let back = gateway.admit(&again).await;
+    back.goodbye().await;
+    poller.post(&["41", "1"]).await;
+    editor.goodbye().await;
+    gateway.await_seats(EDITORS, 0.0).await;
+    gateway.admit(&Open::editor("d", "new")).await;
 }

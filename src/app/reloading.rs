@@ -63,6 +63,7 @@ impl Keeper {
         let site = Site::build(settings, ledger, registry, Some(&before));
         site.resolve().await;
         self.shared.site.store(Arc::new(site));
+        self.shared.follow_licences().await;
         if let Some((tls, ready)) = certificates {
             tls.install(ready);
         }

@@ -21,9 +21,10 @@ use super::aside::Aside;
 use super::judge::{self, Reply};
 use super::polling::Upgrade;
 use super::pump::{Inspect, Peer, Pump, PumpEvent};
+use super::rehome::rehome;
 use super::site::{Shared, Tenant};
 use crate::clock;
-use crate::ledger::{CloseReason, SeatWatch};
+use crate::ledger::{Call, CloseReason, SeatWatch};
 use crate::ops::metrics::GaugeGuard;
 use crate::session::inspect::{Event, Flow, Inspector, Violation};
 use crate::session::{Session, Verdict};
@@ -163,6 +164,8 @@ struct Driver<C, S> {
 enum Wake {
     Pump(PumpEvent),
     Closed(CloseReason),
+    /// Its tenant has another licence now.
+    Moved,
     /// The session was refused by polling.
     Refused,
     Closing,
@@ -178,6 +181,10 @@ where
             let wake = self.wait().await;
             let event = match wake {
                 Wake::Pump(event) => event,
+                Wake::Moved => {
+                    rehome(&self.shared, &self.shared.present(&self.tenant), &self.session).await;
+                    continue;
+                }
                 Wake::Closed(reason) if self.is_probing() => {
                     tracing::debug!(?reason, "the polling session is closed");
                     return End::ProbeEnded;
@@ -208,7 +215,10 @@ where
         let asked = pin!(async {
             tokio::select! {
                 biased;
-                reason = closed(&watches) => Wake::Closed(reason),
+                call = called(&watches) => match call {
+                    Call::Close(reason) => Wake::Closed(reason),
+                    Call::Move => Wake::Moved,
+                },
                 () = refused(self.upgrades.as_ref()) => Wake::Refused,
                 _ = self.closing.wait_for(|closing| *closing) => Wake::Closing,
             }
@@ -458,9 +468,19 @@ async fn refused(upgrade: Option<&Upgrade>) {
 
 /// Waits until a connection that holds one of the watched seats is asked to end; for ever without one.
 pub async fn closed(watches: &[SeatWatch]) -> CloseReason {
-    let mut closing: Vec<_> = watches.iter().map(|watch| Box::pin(watch.closed())).collect();
+    any(watches, SeatWatch::closed).await
+}
+
+/// Waits until such a connection is called for anything.
+async fn called(watches: &[SeatWatch]) -> Call {
+    any(watches, SeatWatch::called).await
+}
+
+/// The first answer about any of the seats.
+async fn any<'w, T>(watches: &'w [SeatWatch], ask: impl AsyncFn(&'w SeatWatch) -> T) -> T {
+    let mut asked: Vec<_> = watches.iter().map(|watch| Box::pin(ask(watch))).collect();
     poll_fn(|context| {
-        let polled = closing.iter_mut().map(|one| one.as_mut().poll(context));
+        let polled = asked.iter_mut().map(|one| one.as_mut().poll(context));
         polled.into_iter().find(Poll::is_ready).unwrap_or(Poll::Pending)
     })
     .await

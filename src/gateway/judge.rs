@@ -7,6 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
+use super::rehome::rehome;
 use super::site::{Shared, Tenant};
 use crate::admission::Reason;
 use crate::clock;
@@ -99,6 +100,8 @@ pub async fn reply(
     };
     if matches!(reply, Reply::Pass | Reply::Replace(_)) {
         shared.note_opened(tenant, replied.opened);
+        // Its tenant may have been given another licence since the open.
+        rehome(shared, tenant, session).await;
     }
     reply
 }
@@ -155,7 +158,7 @@ fn warn(shared: &Shared, tenant: &Tenant, report: &Report, outcome: Outcome) {
 ///
 /// Whom the store knows from before goes on without it, as does everybody while the tenant is
 /// only observed.
-async fn settle(shared: &Shared, tenant: &Tenant, settlement: Settlement) -> bool {
+pub(super) async fn settle(shared: &Shared, tenant: &Tenant, settlement: Settlement) -> bool {
     let Settlement { seats, class, user, confirmation } = settlement;
     let Confirmation { authority, record } = confirmation;
     let now = clock::now();

@@ -41,6 +41,7 @@ pub mod polling;
 pub mod proxy;
 pub mod proxy_protocol;
 pub mod pump;
+pub mod rehome;
 pub mod relay;
 pub mod route;
 pub mod site;

@@ -50,7 +50,19 @@ pub enum CloseReason {
     Superseded,
 }
 
-/// A request to the connection, set once by the ledger.
+/// What the connection that holds a seat is called for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// To end.
+    Close(CloseReason),
+    /// To take a seat of the licence that its tenant has now: see [`LicenceSeats::move_tenant`].
+    Move,
+}
+
+/// The value of [`CloseFlag`] for [`Call::Move`].
+const MOVE: u8 = 3;
+
+/// A request to the connection, set by the ledger.
 #[derive(Debug, Default)]
 pub(super) struct CloseFlag {
     reason: AtomicU8,
@@ -72,17 +84,39 @@ impl CloseFlag {
         match self.reason.load(Ordering::Acquire) {
             0 => None,
             1 => Some(CloseReason::Operator),
+            MOVE => None,
             _ => Some(CloseReason::Superseded),
         }
     }
 
+    /// Asks the connection to move, unless it is asked to end.
+    pub(super) fn call_to_move(&self) {
+        let _ = self.reason.compare_exchange(0, MOVE, Ordering::AcqRel, Ordering::Acquire);
+        self.asked.notify_waiters();
+    }
+
+    fn stay(&self) {
+        let _ = self.reason.compare_exchange(MOVE, 0, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    fn call(&self) -> Option<Call> {
+        match self.reason.load(Ordering::Acquire) {
+            MOVE => Some(Call::Move),
+            _ => self.reason().map(Call::Close),
+        }
+    }
+
     async fn asked(&self) -> CloseReason {
+        self.until(Self::reason).await
+    }
+
+    async fn until<T>(&self, look: impl Fn(&Self) -> Option<T>) -> T {
         let mut asked = std::pin::pin!(self.asked.notified());
         loop {
             // Registered before the look, so that nothing falls between the two.
             asked.as_mut().enable();
-            if let Some(reason) = self.reason() {
-                return reason;
+            if let Some(found) = look(self) {
+                return found;
             }
             asked.as_mut().await;
             asked.set(self.asked.notified());
@@ -185,6 +219,16 @@ impl Seat {
         self.sitting.close.asked().await
     }
 
+    /// The id under which the session may come back.
+    pub fn session_id(&self) -> Option<String> {
+        self.licence.session_id(self.sitting.id)
+    }
+
+    /// The connection cannot move: it is not called for that any more.
+    pub fn stay(&self) {
+        self.sitting.close.stay();
+    }
+
     /// A look-out for that request which does not hold the seat.
     pub fn watch(&self) -> SeatWatch {
         SeatWatch { sitting: Arc::clone(&self.sitting) }
@@ -212,6 +256,11 @@ impl SeatWatch {
     /// Waits until the connection is asked to end; for ever if its seat is given back before.
     pub async fn closed(&self) -> CloseReason {
         self.sitting.close.asked().await
+    }
+
+    /// Waits until the connection is called for anything; for ever if its seat is given back before.
+    pub async fn called(&self) -> Call {
+        self.sitting.close.until(CloseFlag::call).await
     }
 }
 

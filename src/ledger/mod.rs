@@ -41,7 +41,7 @@ use parking_lot::RwLock;
 pub use authority::{
     Accepted, Ask, Authority, Confirmation, Denied, Granted, SeatState, Unconfirmed,
 };
-pub use lease::{CloseReason, Occupant, Seat, SeatId, SeatWatch};
+pub use lease::{Call, CloseReason, Occupant, Seat, SeatId, SeatWatch};
 pub use seats::{
     Elsewhere, KindUsage, LicenceSeats, Phase, Refusal, SeatInfo, SeatRequest, UserList,
 };

@@ -114,17 +114,35 @@ impl LicenceSeats {
         let mut state = self.state.lock();
         state.advance(now);
         state.authority = Some(authority);
-        let held = state.all().map(|held| SeatState {
-            id: held.sitting.id,
-            class: held.sitting.class,
-            occupant: held.sitting.occupant.clone(),
-            session_id: held.session.as_ref().map(|session| session.id.to_string()),
-            since: held.sitting.since,
-            established: held.established,
-            reserve: held.reserve.is_some(),
-            kept_until: held.kept_until.and_then(|until| Timestamp::from_millisecond(until).ok()),
-        });
-        held.collect()
+        state.all().map(SeatState::of).collect()
+    }
+
+    /// A tenant has another licence now, with the seats `to`. What runs goes on and counts there: its
+    /// connections are called to take a seat of it ([`SeatWatch::called`](super::SeatWatch::called)), and
+    /// seats that are only kept for a reconnect go there at once. Where an authority decides, those stay
+    /// until their time is over.
+    pub fn move_tenant(&self, tenant: &str, to: &Arc<Self>, now: Timestamp) {
+        for seat in self.seats(now) {
+            if *seat.occupant.tenant != *tenant {
+                continue;
+            }
+            let mut state = self.state.lock();
+            let Some(held) = state.get(seat.id) else { continue };
+            if held.kept_until.is_none() {
+                held.sitting.close.call_to_move();
+            } else if state.authority.is_none()
+                && let Some(left) = state.remove(seat.id)
+            {
+                drop(state);
+                let _ = to.adopt(SeatState::of(&left), now);
+            }
+        }
+    }
+
+    pub(super) fn session_id(&self, id: SeatId) -> Option<String> {
+        let state = self.state.lock();
+        let session = state.get(id)?.session.as_ref();
+        session.map(|session| session.id.to_string())
     }
 
     /// The counts here decide again.
@@ -184,6 +202,21 @@ impl LicenceSeats {
             None => {
                 state.is_taken_over(id);
             }
+        }
+    }
+}
+
+impl SeatState {
+    fn of(held: &Held) -> Self {
+        Self {
+            id: held.sitting.id,
+            class: held.sitting.class,
+            occupant: held.sitting.occupant.clone(),
+            session_id: held.session.as_ref().map(|session| session.id.to_string()),
+            since: held.sitting.since,
+            established: held.established,
+            reserve: held.reserve.is_some(),
+            kept_until: held.kept_until.and_then(|until| Timestamp::from_millisecond(until).ok()),
         }
     }
 }

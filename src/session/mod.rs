@@ -14,6 +14,7 @@
 //! - a reply with `result` 1 passes only to a connection that was judged and holds what it needs.
 
 pub mod inspect;
+mod moving;
 mod replies;
 #[cfg(test)]
 mod tests;
@@ -39,6 +40,7 @@ use crate::tenant::{Mode, Policy, RefusalPolicy};
 use crate::token::{self, TokenError};
 use crate::wire::coauthoring::{AuthMessage, AuthPacket, DisconnectCode, SessionFacts, TokenKind};
 
+pub use moving::Moving;
 pub use verdict::{Decision, Opened, Replied, ReplyVerdict, Report, Settlement, Verdict};
 
 use verdict::{pass, refuse, unreadable};

@@ -232,9 +232,14 @@ impl PolledSessions {
         self.len() == 0
     }
 
+    /// All of them, as they are now.
+    pub fn sessions(&self) -> Vec<Arc<PolledSession>> {
+        self.by_id.lock().values().cloned().collect()
+    }
+
     /// The seats that are held by polling.
     pub fn seats(&self) -> HashSet<SeatId> {
-        let sessions: Vec<_> = self.by_id.lock().values().cloned().collect();
+        let sessions = self.sessions();
         let polling = sessions.iter().filter(|session| session.state.lock().open.is_some());
         polling.flat_map(|session| session.session.lock().seat_ids()).collect()
     }

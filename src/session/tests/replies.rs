@@ -149,3 +149,35 @@ fn a_live_viewer_that_nobody_judged_is_forbidden() {
     let viewing = viewing.replace(r#""isLiveViewer":false"#, r#""isLiveViewer":true"#);
     assert!(!replies(&desk, &mut session, &viewing));
 }
+
+#[test]
+fn a_session_whose_tenant_has_another_licence_counts_there() {
+    let mut desk = Desk::connections(1, 0);
+    let mut session = desk.session();
+    assert!(desk.open(&mut session, &editor("u")).is_ok());
+    assert!(session.moving(&desk.terms()).is_none());
+    let mut lost = desk.session();
+    desk.licence.as_mut().unwrap().quota.connections = 2;
+    assert!(desk.open(&mut lost, &auth("v", r#","mode":"edit""#)).is_ok());
+    lost.lose(desk.now, Duration::from_secs(30));
+    let before = Arc::clone(&desk.seats);
+    desk.seats = desk.ledger.licence("another");
+    desk.licence.as_mut().unwrap().quota.connections = 1;
+    before.move_tenant(&desk.tenant, &desk.seats, desk.now);
+    assert_eq!(desk.used(SeatKind::EditorConnections), 1, "what is kept has moved");
+    assert_eq!(session.close_reason(), None, "it goes on");
+    let moving = session.moving(&desk.terms()).unwrap();
+    let seat = desk.seats.admit(moving.request(), desk.licence.as_ref(), desk.now).unwrap();
+    assert!(session.on_moved(&moving, seat, &desk.terms()).is_none());
+    assert_eq!(desk.used(SeatKind::EditorConnections), 2);
+    assert_eq!(before.own_connections(desk.now), 0);
+    assert!(session.moving(&desk.terms()).is_none());
+    // Both are still the same sessions.
+    let again = auth("v", r#","mode":"edit","sessionId":"s1""#);
+    assert!(desk.open(&mut desk.session(), &again).is_ok());
+    session.lose(desk.now, Duration::from_secs(30));
+    assert!(desk.open(&mut desk.session(), &editor("w")).is_err());
+    assert!(
+        desk.open(&mut desk.session(), &auth("u", r#","mode":"edit","sessionId":"s1""#)).is_ok()
+    );
+}
