@@ -1,5 +1,6 @@
 //! Wiring: configuration to a running process, reload, drain.
 
+mod migrating;
 mod reloading;
 mod sockets;
 mod stopping;
@@ -50,11 +51,11 @@ use crate::ops::warnings::Warnings;
 use crate::registrar::Registrar;
 use crate::reload::{Reloads, Request};
 use crate::store::embedded::Embedded;
-use crate::store::migrate::Carried;
 use crate::store::redis::Redis;
-use crate::store::{self, ErrorHook, OpenError, Store, StoreError, StoredUser};
+use crate::store::{ErrorHook, OpenError, Store, StoreError, StoredUser};
 use crate::usage::Usage;
 
+pub use migrating::{Migration, migrate};
 use sockets::Sockets;
 use stopping::Signals;
 use upgrading::Upgrader;
@@ -341,43 +342,6 @@ fn leave(cluster: &Cluster) {
     if left.is_err() {
         tracing::warn!("Redis did not hear that this gateway ends: its lease ends later");
     }
-}
-
-/// Which way a store is carried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Migration {
-    ToRedis,
-    ToEmbedded,
-}
-
-/// Carries everything of one store that a configuration names into the other, while no gateway
-/// runs.
-///
-/// # Errors
-/// The configuration is wrong, a store cannot be opened, or the one to carry to is not empty.
-pub fn migrate(path: &Path, way: Migration) -> Result<Carried, StartError> {
-    let (file, redis) = config::both_stores(path)?;
-    let quiet: ErrorHook = Arc::new(|_| {});
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let engine = Engine::start(redis.engine.clone())?;
-        engine.first_connection(|_| {}).await?;
-        let topology = redis.engine.address.topology.clone();
-        let key_file = redis.key_file.as_deref();
-        let now = clock::now();
-        match way {
-            Migration::ToRedis => {
-                let from = Embedded::open(&file, Arc::clone(&quiet))?;
-                let to = Redis::create(engine, topology, key_file, from.key(), quiet).await?;
-                Ok(store::migrate::migrate(&from, &to, now).await?)
-            }
-            Migration::ToEmbedded => {
-                let from = Redis::open(engine, topology, key_file, Arc::clone(&quiet)).await?;
-                let to = Embedded::create(&file, from.key(), quiet)?;
-                Ok(store::migrate::migrate(&from, &to, now).await?)
-            }
-        }
-    })
 }
 
 /// Waits for the engine, as long as it takes, and opens the store in it.

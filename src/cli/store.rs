@@ -20,13 +20,18 @@ pub(super) enum Command {
         /// Where nothing is yet.
         file: PathBuf,
     },
-    /// Carry everything from one store to the other, which is empty, while no gateway runs:
-    /// licences, apps, revocations, devices, users, usage, the audit log and the key of the hashes.
+    /// Carry everything from one store to the other, while no gateway runs: licences, apps,
+    /// revocations, devices, users, usage, the audit log and the key of the hashes. If it was
+    /// interrupted, run it again.
     Migrate {
         #[arg(long, value_enum)]
         from: Backend,
         #[arg(long, value_enum)]
         to: Backend,
+        /// Replace a store that is there already. An embedded one is kept as seatgate.db.before
+        /// and store.key.before; one in Redis is deleted.
+        #[arg(long)]
+        replace: bool,
     },
 }
 
@@ -39,7 +44,7 @@ pub(super) enum Backend {
 
 pub(super) fn run(command: Command, place: &Place) -> Outcome {
     match command {
-        Command::Migrate { from, to } => migrate(from, to, place),
+        Command::Migrate { from, to, replace } => migrate((from, to), replace, place),
         Command::Backup { file } => {
             let file = std::path::absolute(&file).map_err(Failure::usage)?;
             let Some(file) = file.to_str() else {
@@ -52,7 +57,7 @@ pub(super) fn run(command: Command, place: &Place) -> Outcome {
     }
 }
 
-fn migrate(from: Backend, to: Backend, place: &Place) -> Outcome {
+fn migrate((from, to): (Backend, Backend), replace: bool, place: &Place) -> Outcome {
     let way = match (from, to) {
         (Backend::Embedded, Backend::Redis) => Migration::ToRedis,
         (Backend::Redis, Backend::Embedded) => Migration::ToEmbedded,
@@ -60,7 +65,7 @@ fn migrate(from: Backend, to: Backend, place: &Place) -> Outcome {
             return Err(Failure::usage("a store is not carried to itself"));
         }
     };
-    let carried = app::migrate(&place.config(), way).map_err(|error| match error {
+    let carried = app::migrate(&place.config(), way, replace).map_err(|error| match error {
         StartError::Config(errors) => Failure::configuration(&errors),
         error => Failure::failed(error),
     })?;

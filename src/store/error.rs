@@ -50,6 +50,15 @@ pub enum OpenError {
          up without it; copy it from another gateway, and name it in [store] key_file"
     )]
     KeyElsewhere { address: String },
+    #[error(
+        "the store in Redis at {address} is only partly filled: a migration was interrupted; run \
+         seatgate store migrate again"
+    )]
+    Unfinished { address: String },
+    #[error(
+        "there is a store already, {what}; migrate to another, or have it replaced with --replace"
+    )]
+    Occupied { what: String },
     #[error("{} cannot be opened: {detail}", .path.display())]
     Database { path: PathBuf, detail: String },
 }

@@ -185,7 +185,7 @@ pub(super) fn make_folder(path: &Path) -> Result<(), OpenError> {
 
 /// Two processes on one file would each have half of the users. The lock is a file of its own:
 /// SQLite loses its own locks if anybody else in the process closes the database file.
-fn take_lock(path: &Path) -> Result<File, OpenError> {
+pub(super) fn take_lock(path: &Path) -> Result<File, OpenError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let lock_path = PathBuf::from(name);

@@ -97,6 +97,23 @@ pub fn examine(path: &Path, limit: Duration) -> Result<Examined, OpenError> {
     file::examine(path, limit)
 }
 
+/// Keeps other processes away from the store at `path`, until it is dropped.
+///
+/// # Errors
+/// Somebody has it.
+pub fn lock(path: &Path) -> Result<File, OpenError> {
+    file::make_folder(path)?;
+    file::take_lock(path)
+}
+
+/// Writes the key of a store that is about to be at `path`.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn put_key(path: &Path, keys: &KeyHasher) -> Result<(), OpenError> {
+    key::write(&path.with_file_name("store.key"), keys)
+}
+
 impl Embedded {
     /// Opens the store at `path`, or makes a new one where there is none. Blocks: for the start.
     ///

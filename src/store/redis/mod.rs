@@ -87,7 +87,17 @@ impl Redis {
         key_file: Option<&Path>,
         on_error: ErrorHook,
     ) -> Result<Self, OpenError> {
-        let hasher = open::open(&engine, key_file).await?;
+        Self::open_as(engine, topology, key_file, false, on_error).await
+    }
+
+    async fn open_as(
+        engine: Engine,
+        topology: Topology,
+        key_file: Option<&Path>,
+        to_fill: bool,
+        on_error: ErrorHook,
+    ) -> Result<Self, OpenError> {
+        let hasher = open::open(&engine, key_file, to_fill).await?;
         let store = Self { engine, topology, hasher, on_error };
         store.catch_up().await.map_err(|error| OpenError::Engine {
             address: store.engine.told(),
@@ -96,19 +106,30 @@ impl Redis {
         Ok(store)
     }
 
-    /// Makes a new store under the key of another.
+    /// Makes a new store under the key of another, to be filled and then [finished](Self::finish);
+    /// nobody else opens it before. One that was left unfinished is made anew, with `replace` any.
     ///
     /// # Errors
-    /// As [`Self::open`]; there is a store under another key already.
+    /// As [`Self::open`]; there is a store already.
     pub async fn create(
         engine: Engine,
         topology: Topology,
         key_file: Option<&Path>,
         key: &KeyHasher,
+        replace: bool,
         on_error: ErrorHook,
     ) -> Result<Self, OpenError> {
-        open::prepare(&engine, key_file, key).await?;
-        Self::open(engine, topology, key_file, on_error).await
+        open::begin(&engine, key_file, key, replace).await?;
+        Self::open_as(engine, topology, key_file, true, on_error).await
+    }
+
+    /// All of it is there.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub async fn finish(&self) -> Result<()> {
+        let asked = redis::cmd("HDEL").arg(keys::home("meta")).arg("unfinished").to_owned();
+        self.do_one(Operation::Declare, async { Ok(self.engine.run(&asked).await?) }).await
     }
 
     /// What of the engine's settings puts at risk what is stored; one sentence each, with its mend.

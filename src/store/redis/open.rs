@@ -12,14 +12,32 @@ use crate::store::key::{self, KeyHasher};
 /// The version of the keys' layout that this program writes.
 pub(super) const SCHEMA: i64 = 1;
 
+static BEGIN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/begin.lua")));
 static OPEN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/open.lua")));
 
-/// Makes a new store under a key that is given, unless there is one.
-pub(super) async fn prepare(
+/// Makes a new store under a key that is given, which counts as unfinished until
+/// [`super::Redis::finish`]. One that a migration left unfinished is emptied before.
+pub(super) async fn begin(
     engine: &Engine,
     key_file: Option<&Path>,
     given: &KeyHasher,
+    replace: bool,
 ) -> Result<(), OpenError> {
+    let address = engine.told();
+    let failed = |error: EngineError| OpenError::Engine {
+        address: address.clone(),
+        detail: error.to_string(),
+    };
+    let meta = keys::home("meta");
+    let asked = redis::cmd("HEXISTS").arg(&meta).arg("unfinished").to_owned();
+    if replace || engine.run::<bool>(&asked).await.map_err(failed)? {
+        super::intake::clear(engine).await.map_err(failed)?;
+    }
+    let asked = redis::cmd("EXISTS").arg(&meta).to_owned();
+    if engine.run::<u8>(&asked).await.map_err(failed)? > 0 {
+        return Err(OpenError::Occupied { what: format!("in Redis at {address}") });
+    }
+    let check = hexadecimal::write(&given.check_value());
     let secret = match key_file {
         Some(path) if key::read(path)?.is_none() => {
             key::write(path, given)?;
@@ -28,26 +46,23 @@ pub(super) async fn prepare(
         Some(_) => String::new(),
         None => hexadecimal::write(given.pepper()),
     };
-    let arguments =
-        Arguments::new().with(SCHEMA).with(hexadecimal::write(&given.check_value())).with(secret);
-    let found: Result<(i64, String, String), _> =
-        engine.call(&OPEN, &[keys::home("meta")], &arguments).await;
-    let address = engine.told();
-    let (_, check, _) = found.map_err(|error| OpenError::Engine {
-        address: address.clone(),
-        detail: error.to_string(),
-    })?;
-    if check == hexadecimal::write(&given.check_value()) {
-        return Ok(());
+    let arguments = Arguments::new().with(SCHEMA).with(&check).with(secret);
+    let there: String = engine.call(&BEGIN, &[meta], &arguments).await.map_err(failed)?;
+    // Somebody else may have been faster.
+    match there == check {
+        true => Ok(()),
+        false => Err(OpenError::Occupied { what: format!("in Redis at {address}") }),
     }
-    let detail = "it holds another store already; name an empty database".to_owned();
-    Err(OpenError::Engine { address, detail })
 }
 
 /// Opens the store that is there, or makes a new one.
 ///
 /// Without a key file the key of the hashes is in the engine, where every gateway finds it.
-pub(super) async fn open(engine: &Engine, key_file: Option<&Path>) -> Result<KeyHasher, OpenError> {
+pub(super) async fn open(
+    engine: &Engine,
+    key_file: Option<&Path>,
+    to_fill: bool,
+) -> Result<KeyHasher, OpenError> {
     let failed = |error: EngineError| OpenError::Engine {
         address: engine.told(),
         detail: error.to_string(),
@@ -71,9 +86,12 @@ pub(super) async fn open(engine: &Engine, key_file: Option<&Path>) -> Result<Key
     };
     let arguments =
         Arguments::new().with(SCHEMA).with(hexadecimal::write(&offered.check_value())).with(secret);
-    let found: (i64, String, String) =
+    let found: (i64, String, String, bool) =
         engine.call(&OPEN, &[keys::home("meta")], &arguments).await.map_err(failed)?;
-    let (schema, check, secret) = found;
+    let (schema, check, secret, unfinished) = found;
+    if unfinished && !to_fill {
+        return Err(OpenError::Unfinished { address: engine.told() });
+    }
     if schema > SCHEMA {
         return Err(OpenError::NewerEngine {
             address: engine.told(),

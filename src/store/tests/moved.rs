@@ -9,7 +9,7 @@ use crate::licence::Licence;
 use crate::store::embedded::Embedded;
 use crate::store::migrate::migrate;
 use crate::store::redis::Redis;
-use crate::store::{Binding, ErrorHook, Sha256Hash, Store, StoreError};
+use crate::store::{Binding, ErrorHook, OpenError, Sha256Hash, Store, StoreError};
 
 fn quiet() -> ErrorHook {
     Arc::new(|_| {})
@@ -49,8 +49,13 @@ async fn there_and_back_again() {
     }
 
     let connected = engine(&server.url()).await;
-    let to = Redis::create(connected, Topology::Single, None, from.key(), quiet()).await.unwrap();
+    let to = Redis::create(connected.clone(), Topology::Single, None, from.key(), false, quiet());
+    let to = to.await.unwrap();
     let carried = migrate(&from, &to, now()).await.unwrap();
+    // Nobody takes it for a store before it is finished.
+    let early = Redis::open(connected, Topology::Single, None, quiet()).await;
+    assert!(matches!(early, Err(OpenError::Unfinished { .. })));
+    to.finish().await.unwrap();
     assert_eq!((carried.licences, carried.devices, carried.users, carried.entries), (1, 2, 2, 4));
     assert_eq!(told(&to).await, told(&from).await);
     assert_eq!(to.bind_device("l", b"a", now()).await, Ok(Binding::Revoked));
