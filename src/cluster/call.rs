@@ -139,7 +139,7 @@ impl Admit {
         seat: &SeatState,
         licence: &str,
         terms: Option<&Licence>,
-        owner: u64,
+        (owner, fresh): (u64, bool),
         lease: Duration,
         force: bool,
         gateway: &str,
@@ -150,7 +150,7 @@ impl Admit {
         Self(
             begin("admit", owner)
                 .with(lease.as_millis() as u64)
-                .with(1)
+                .with(u8::from(fresh))
                 .with(seat.id.0)
                 .with(letter(seat.class))
                 .with(&*seat.occupant.user)
@@ -164,7 +164,8 @@ impl Admit {
                 .with(u8::from(seat.established))
                 .with(listed(seat.class, &seat.occupant, gateway))
                 .with(CHANNEL)
-                .with(licence),
+                .with(licence)
+                .with(1),
         )
     }
 }

@@ -6,7 +6,7 @@
 //! | `call` | the script `seats.lua`: what it is asked, and what it answers |
 //! | `upkeep` | renewing leases, what others hold, coming back after an outage, messages |
 //!
-//! A gateway is an *owner* at each licence: a number of its own, with a lease that is renewed in
+//! A gateway is an *owner* at each licence: a number by chance, with a lease that is renewed in
 //! one step for all its seats. When the lease ends, by the engine's clock, the seats are free. A
 //! gateway that was away longer learns so from its next word to the engine; it becomes a new owner
 //! then and asks for its seats again. Those that were given away are ended here.
@@ -45,14 +45,14 @@ use call::{Admission, Confirmed};
 /// Where gateways tell each other of seats.
 const CHANNEL: &str = "seatgate:seats";
 
-/// The number of the last owner.
-const OWNERS: &str = "seatgate:{seatgate}:owners";
+/// How many gateways have joined.
+const JOINED: &str = "seatgate:{seatgate}:owners";
 
 /// How often an open is asked anew because the gateway had become a new owner.
 const ATTEMPTS: u32 = 3;
 
-/// Numbers of seats that an owner can give.
-const SEATS_OF_OWNER: u32 = 32;
+/// Bits of the numbers that a gateway can give its seats.
+const SEATS_OF_GATEWAY: u32 = 32;
 
 /// The terms of a licence as they are in force.
 pub type TermsOf = Arc<dyn Fn(&str) -> Option<Arc<Licence>> + Send + Sync>;
@@ -94,6 +94,8 @@ struct Inner {
     joining: tokio::sync::Mutex<()>,
     queue: mpsc::UnboundedSender<Told>,
     queued: AtomicUsize,
+    /// It ends, and is a member of nothing any more.
+    left: AtomicBool,
     connected: AtomicBool,
     standing: Mutex<Standing>,
     /// What this gateway is called in lists.
@@ -105,7 +107,7 @@ struct Inner {
 /// What this gateway is at a licence.
 #[derive(Clone, Debug, Default)]
 struct Member {
-    /// 0: it has no number yet.
+    /// By chance, so that no two are the same even if the engine forgot who there was.
     owner: u64,
     /// The engine knows the owner at this licence.
     known: bool,
@@ -141,8 +143,8 @@ impl Cluster {
         terms: TermsOf,
         clock: Clock,
     ) -> Result<(Self, Ledger), EngineError> {
-        let owner = next_owner(&engine).await?;
-        let ledger = Ledger::starting_at(owner << SEATS_OF_OWNER);
+        let number: u64 = engine.run(redis::cmd("INCR").arg(JOINED)).await?;
+        let ledger = Ledger::starting_at(number << SEATS_OF_GATEWAY);
         let (queue, told) = mpsc::unbounded_channel();
         let inner = Inner {
             engine,
@@ -154,6 +156,7 @@ impl Cluster {
             joining: tokio::sync::Mutex::default(),
             queue,
             queued: AtomicUsize::new(0),
+            left: AtomicBool::new(false),
             connected: AtomicBool::new(true),
             standing: Mutex::new(Standing { connected: true, ..Standing::default() }),
             name: OnceLock::new(),
@@ -191,6 +194,7 @@ impl Cluster {
 
     /// Gives all seats back at once: the gateway ends.
     pub async fn leave(&self) {
+        self.inner.left.store(true, Ordering::Relaxed);
         let members: Vec<_> = std::mem::take(&mut *self.inner.members.lock()).into_iter().collect();
         for (licence, member) in members {
             if let Err(error) = call::leave(&self.inner.engine, &licence, member.owner).await {
@@ -201,18 +205,22 @@ impl Cluster {
     }
 
     /// Who this gateway is at a licence, and whether the engine does not know it there yet.
-    async fn member(&self, licence: &Arc<str>) -> Result<(u64, bool), EngineError> {
-        let present = self.inner.members.lock().get(licence).map(|m| (m.owner, !m.known));
-        if let Some(present) = present.filter(|(owner, _)| *owner > 0) {
-            return Ok(present);
+    fn member(&self, licence: &Arc<str>) -> Result<(u64, bool), EngineError> {
+        if self.inner.left.load(Ordering::Relaxed) {
+            return Err(EngineError::Down("this gateway ends".to_owned()));
         }
-        let owner = next_owner(&self.inner.engine).await?;
         let mut members = self.inner.members.lock();
-        let member = members.entry(Arc::clone(licence)).or_default();
-        if member.owner == 0 {
-            member.owner = owner;
-        }
+        let member = members.entry(Arc::clone(licence)).or_insert_with(|| self.new_member());
         Ok((member.owner, !member.known))
+    }
+
+    fn new_member(&self) -> Member {
+        Member { owner: self.inner.engine.random(), ..Member::default() }
+    }
+
+    /// Whether the engine has not heard of this gateway at a licence.
+    fn is_fresh(&self, licence: &str) -> bool {
+        self.inner.members.lock().get(licence).is_none_or(|member| !member.known)
     }
 
     fn note_known(&self, licence: &str, owner: u64) {
@@ -233,7 +241,7 @@ impl Cluster {
             return false;
         }
         let mut members = self.inner.members.lock();
-        let member = members.entry(Arc::clone(licence)).or_default();
+        let member = members.entry(Arc::clone(licence)).or_insert_with(|| self.new_member());
         if !std::mem::replace(&mut member.withdrawn, true) {
             tracing::error!(
                 licence = &**licence,
@@ -267,11 +275,6 @@ impl Cluster {
     }
 }
 
-/// A number that no other owner has had.
-async fn next_owner(engine: &Engine) -> Result<u64, EngineError> {
-    engine.run(redis::cmd("INCR").arg(OWNERS)).await
-}
-
 #[async_trait]
 impl Authority for Cluster {
     async fn admit(&self, ask: Ask<'_>) -> Result<Granted, Denied> {
@@ -283,7 +286,7 @@ impl Authority for Cluster {
             if self.decides_alone(ask.licence) { Denied::Withdrawn } else { Denied::Unavailable }
         };
         for _ in 0..ATTEMPTS {
-            let (owner, fresh) = self.member(ask.licence).await.map_err(failed)?;
+            let (owner, fresh) = self.member(ask.licence).map_err(failed)?;
             let asked = call::Admit::new(&ask, owner, fresh, self.inner.sharing.lease, self.told());
             let answer = call::admit(&self.inner.engine, ask.licence, &asked).await;
             match answer.map_err(failed)? {
@@ -318,7 +321,7 @@ impl Authority for Cluster {
             }
         };
         for _ in 0..ATTEMPTS {
-            let (owner, _) = self.member(licence).await.map_err(failed)?;
+            let (owner, _) = self.member(licence).map_err(failed)?;
             let answer = call::confirm(&self.inner.engine, licence, owner, accepted).await;
             match answer.map_err(failed)? {
                 Confirmed::Done => return Ok(()),

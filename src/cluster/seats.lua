@@ -147,9 +147,11 @@ local function counted(class) return call('ZCOUNT', 'users:' .. class, '(' .. se
 
 local function reserved(class) return call('ZCOUNT', 'reserve:' .. class, '-inf', second) end
 
--- Whether the owner lives; 'fresh' makes one that was not known here.
+-- Whether the owner lives; 'fresh' makes one that was not known here. Who died before that was told
+-- stays dead: its seats are void already.
 local function lives(lease, fresh)
   if fresh == '1' then
+    if call('SISMEMBER', 'dead', owner) == 1 then return false end
     call('ZADD', 'owners', now + lease, owner)
     return true
   end
@@ -160,7 +162,8 @@ bury()
 
 if operation == 'admit' then
   -- lease, fresh, seat, class, user, session ('' = none), replaces ('' = none), force, in force,
-  -- by users, limit, days that a user stays counted, established, facts for lists, channel, licence
+  -- by users, limit, days that a user stays counted, established, facts for lists, channel, licence,
+  -- '1' = asked again for a seat that was held before
   local lease, fresh, seat, class, user = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
   local session = ARGV[8] ~= '' and ARGV[8] or nil
   local replaces, force, in_force = ARGV[9], ARGV[10] == '1', ARGV[11] == '1'
@@ -184,6 +187,9 @@ if operation == 'admit' then
       if twin then mine[#mine + 1] = twin end
     end
   end
+
+  -- The session went on elsewhere: a seat that it left behind does not get it back.
+  if ARGV[19] == '1' and twin then return { 'refused', 0, 0, 0, 0, 0 } end
 
   local holds, goes_on, others = 0, 0, 0
   for _, facts in ipairs(mine) do
@@ -234,7 +240,7 @@ if operation == 'admit' then
   if twin then
     remove(twin_owner, twin_seat, twin)
     if not twin.kept and twin_owner ~= owner then
-      redis.call('PUBLISH', channel, 'supersede ' .. twin_seat .. ' ' .. licence)
+      redis.call('PUBLISH', channel, 'supersede ' .. twin_seat .. ' ' .. twin_owner .. ' ' .. licence)
     end
   end
   write(owner, seat, facts)

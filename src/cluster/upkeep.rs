@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::call::{self, Admission, Admit, Held, OfClass};
-use super::{CHANNEL, Cluster, Member, Told, next_owner};
+use super::{CHANNEL, Cluster, Member, Told};
 use crate::config::OnFailure;
 use crate::engine::EngineError;
 use crate::ledger::{Elsewhere, LicenceSeats, SeatId, SeatState, UserRecord};
@@ -117,7 +117,7 @@ impl Cluster {
     /// Renews the lease at a licence, and takes in what others hold.
     pub(super) async fn look(&self, seats: &Arc<LicenceSeats>) -> Result<(), EngineError> {
         let licence = seats.licence_id();
-        let (owner, fresh) = self.member(licence).await?;
+        let (owner, fresh) = self.member(licence)?;
         let lease = self.inner.sharing.lease;
         let engine = &self.inner.engine;
         let Some(held) = call::renew(engine, licence, owner, fresh, lease).await? else {
@@ -168,7 +168,7 @@ impl Cluster {
 
     /// Compares the seats that the engine has with those that are held here. What they do not
     /// agree about at two looks in a row is put right: a seat that nobody holds is given back, a
-    /// session without a seat is ended.
+    /// session without a seat gets it again, or is ended.
     async fn compare(
         &self,
         seats: &Arc<LicenceSeats>,
@@ -193,16 +193,13 @@ impl Cluster {
             member.suspects = differ;
             still
         };
-        for id in still {
-            if there.contains(&id) {
-                self.tell(Told::Release(Arc::clone(licence), SeatId(id)));
-            } else {
-                tracing::warn!(seat = id, "a session without a seat is ended");
-                seats.supersede(SeatId(id));
-                self.inner.standing.lock().ended += 1;
-            }
+        for id in still.iter().filter(|id| there.contains(id)) {
+            self.tell(Told::Release(Arc::clone(licence), SeatId(*id)));
         }
-        Ok(())
+        // The engine forgot them, or the word that they were given away did not arrive.
+        let mut without = seats.hand_to(Arc::new(self.clone()), self.inner.clock.now());
+        without.retain(|state| still.contains(&state.id.0) && !there.contains(&state.id.0));
+        self.ask_again(seats, owner, &without).await
     }
 
     /// The lease of `lost` is over: becomes a new owner, and asks for its seats again.
@@ -212,12 +209,12 @@ impl Cluster {
         if present.is_some_and(|owner| owner != lost) {
             return Ok(());
         }
-        let owner = next_owner(&self.inner.engine).await?;
-        {
+        let owner = {
             let mut members = self.inner.members.lock();
             let member = members.entry(Arc::clone(licence)).or_default();
-            *member = Member { owner, withdrawn: member.withdrawn, ..Member::default() };
-        }
+            *member = Member { withdrawn: member.withdrawn, ..self.new_member() };
+            member.owner
+        };
         tracing::warn!(licence = &**licence, "the lease was over: seats are asked for again");
         let seats = self.inner.ledger.licence(licence);
         self.settle(&seats, owner).await
@@ -232,19 +229,32 @@ impl Cluster {
             }
             sleep(TELL_AGAIN / 2).await;
         }
-        let force = self.inner.sharing.on_failure == OnFailure::Allow;
         if let Some(member) = self.inner.members.lock().get_mut(licence) {
             member.withdrawn = false;
         }
         let states = seats.hand_to(Arc::new(self.clone()), self.inner.clock.now());
+        self.ask_again(seats, owner, &states).await
+    }
+
+    /// Asks for seats that are held here, and ends the sessions of those that it does not get.
+    async fn ask_again(
+        &self,
+        seats: &Arc<LicenceSeats>,
+        owner: u64,
+        states: &[SeatState],
+    ) -> Result<(), EngineError> {
+        let licence = seats.licence_id();
+        let force = self.inner.sharing.on_failure == OnFailure::Allow;
         let terms = (self.inner.terms)(licence);
         let mut over = 0;
-        for state in &states {
+        for state in states {
             let lease = self.inner.sharing.lease;
+            let who = (owner, self.is_fresh(licence));
             let asked =
-                Admit::again(state, licence, terms.as_deref(), owner, lease, force, self.told());
+                Admit::again(state, licence, terms.as_deref(), who, lease, force, self.told());
             match call::admit(&self.inner.engine, licence, &asked).await? {
                 Admission::Granted { within, .. } => {
+                    self.note_known(licence, owner);
                     over += u64::from(!within);
                     self.keep_on(licence, owner, state).await?;
                 }
@@ -256,7 +266,6 @@ impl Cluster {
                 Admission::Lost => return Ok(()),
             }
         }
-        self.note_known(licence, owner);
         if force && over > 0 {
             self.inner.standing.lock().overshoot += over;
             tracing::error!(
@@ -291,18 +300,27 @@ impl Cluster {
             let mut words = text.splitn(3, ' ');
             let (word, seat) = (words.next(), words.next().and_then(|seat| seat.parse().ok()));
             match (word, seat.map(SeatId), words.next()) {
-                (Some("supersede"), Some(seat), Some(licence)) => {
-                    let all = self.inner.ledger.licences();
-                    if let Some(seats) = all.iter().find(|seats| **seats.licence_id() == *licence) {
-                        seats.supersede(seat);
-                    }
-                }
+                (Some("supersede"), Some(seat), Some(rest)) => self.superseded(seat, rest),
                 (Some("close"), Some(seat), _) => {
                     self.inner.ledger.close(seat);
                 }
                 // Of a newer version.
                 _ => {}
             }
+        }
+    }
+}
+
+impl Cluster {
+    /// A seat of an owner at a licence was taken over; of this gateway's, if it is that owner.
+    fn superseded(&self, seat: SeatId, told: &str) {
+        let Some((owner, licence)) = told.split_once(' ') else { return };
+        let mine = self.inner.members.lock().get(licence).map(|member| member.owner.to_string());
+        let all = self.inner.ledger.licences();
+        if mine.as_deref() == Some(owner)
+            && let Some(seats) = all.iter().find(|seats| **seats.licence_id() == *licence)
+        {
+            seats.supersede(seat);
         }
     }
 }

@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use redis::{Cmd, FromRedisValue, Pipeline, RedisResult, Value, from_redis_value};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{sleep, timeout};
 
 pub use error::EngineError;
@@ -85,6 +85,8 @@ struct Shared {
     /// Empty while there is no connection; the number tells connections apart.
     link: Mutex<Option<(u64, Arc<dyn Connection>)>>,
     standing: watch::Sender<Standing>,
+    /// Wakes operations that wait for a connection, in the order in which they came.
+    settled: Notify,
     /// Why the last connect failed.
     last_error: Mutex<Failure>,
     /// Numbers of connections that somebody saw break.
@@ -132,6 +134,7 @@ impl Engine {
             world,
             link: Mutex::new(None),
             standing: watch::Sender::new(Standing::Starting),
+            settled: Notify::new(),
             last_error: Mutex::default(),
             broken,
         });
@@ -166,6 +169,11 @@ impl Engine {
     /// Runs a task beside the connection, where the engine's own are.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.shared.world.spawn(Box::pin(task));
+    }
+
+    /// Any number, by chance.
+    pub fn random(&self) -> u64 {
+        self.shared.world.random()
     }
 
     /// Waits for the first connection; `each` hears of every second without one, and why.
@@ -262,8 +270,16 @@ impl Engine {
         if let Some(link) = self.shared.link.lock().clone() {
             return Ok(link);
         }
-        let mut standing = self.standing();
-        let settled = standing.wait_for(|now| matches!(now, Standing::Up | Standing::Down));
+        let settled = async {
+            loop {
+                // Made before the look, so that nothing falls between the two.
+                let changed = self.shared.settled.notified();
+                if matches!(*self.shared.standing.borrow(), Standing::Up | Standing::Down) {
+                    return;
+                }
+                changed.await;
+            }
+        };
         // Whether it is up, down or neither: what counts is whether there is a link.
         let _ = timeout(REJOIN, settled).await;
         let link = self.shared.link.lock().clone();
@@ -285,7 +301,9 @@ async fn keep_up(shared: Weak<Shared>, mut broken: mpsc::UnboundedReceiver<u64>)
                 failures = 0;
                 *held.link.lock() = Some((number, Arc::clone(&link)));
                 *held.last_error.lock() = Failure::default();
-                if held.standing.send_replace(Standing::Up) != Standing::Starting {
+                let before = held.standing.send_replace(Standing::Up);
+                held.settled.notify_waiters();
+                if before != Standing::Starting {
                     tracing::info!("connected to Redis again");
                 }
                 drop(held);
@@ -312,6 +330,7 @@ async fn keep_up(shared: Weak<Shared>, mut broken: mpsc::UnboundedReceiver<u64>)
                     Standing::Broken if failures >= FAILURES_TO_BE_DOWN => *now = Standing::Down,
                     Standing::Starting | Standing::Up | Standing::Broken | Standing::Down => {}
                 });
+                held.settled.notify_waiters();
                 drop(held);
                 let pause = SHORTEST_PAUSE * 2_u32.saturating_pow(failures.min(16));
                 sleep(part_of(pause.min(LONGEST_PAUSE), &*world)).await;
@@ -387,5 +406,7 @@ async fn listen(
 
 /// A random part of a pause: between half of it and the whole.
 fn part_of(pause: Duration, world: &dyn World) -> Duration {
-    pause.mul_f64(0.5 + world.chance() / 2.0)
+    #[expect(clippy::cast_precision_loss, reason = "a pause need not be exact")]
+    let part = world.random() as f64 / u64::MAX as f64;
+    pause.mul_f64(0.5 + part / 2.0)
 }

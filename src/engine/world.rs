@@ -42,8 +42,8 @@ pub trait World: fmt::Debug + Send + Sync {
     /// Runs a task beside the others.
     fn spawn(&self, task: Task);
 
-    /// Anything between 0 and 1, by chance.
-    fn chance(&self) -> f64;
+    /// Any number, by chance.
+    fn random(&self) -> u64;
 }
 
 /// A connection. What is sent side by side shares its round trips.
@@ -112,10 +112,13 @@ impl World for System {
         self.runtime.spawn(task);
     }
 
-    fn chance(&self) -> f64 {
-        let mut random = [0_u8; 2];
-        // Without random bytes all gateways pause alike, which is no worse than before.
-        let _ = getrandom::fill(&mut random);
-        f64::from(u16::from_ne_bytes(random)) / f64::from(u16::MAX)
+    fn random(&self) -> u64 {
+        // A system that has no random bytes at first has them a moment later.
+        loop {
+            if let Ok(random) = getrandom::u64() {
+                return random;
+            }
+            std::thread::yield_now();
+        }
     }
 }
