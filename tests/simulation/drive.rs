@@ -191,9 +191,9 @@ impl Drive {
         loop {
             let now = self.run.elapsed();
             let mends = std::mem::take(&mut self.mends);
-            let (due, later) = mends.into_iter().partition(|(at, _)| *at <= now);
+            let (due, later): (Vec<_>, Vec<_>) = mends.into_iter().partition(|(at, _)| *at <= now);
             self.mends = later;
-            for (_, mend) in Vec::from(due) {
+            for (_, mend) in due {
                 self.mend(mend);
             }
             if now >= self.saved + SAVE {
