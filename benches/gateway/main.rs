@@ -21,7 +21,8 @@
 //! | [`sessions`] | idle sessions in growing number, and sessions lost among many |
 //! | [`growth`] | what many seats and users cost, without sockets |
 //! | [`progress`] | what is being done, and the time left |
-//! | [`figures`], [`goals`], [`report`], [`machine`] | ratios, goals, text, and where it was |
+//! | [`figures`], [`goals`] | ratios, and what they are to be |
+//! | [`report`], [`svg`], [`machine`] | figures to text and plots, and where it was |
 //!
 //! Exit code 0: all ran, and no peer but the bare one lost a session or a request; 1: anything else.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench reports on its streams")]
@@ -45,6 +46,7 @@ mod report;
 mod requests;
 mod sessions;
 mod socket;
+mod svg;
 mod upstream;
 mod usage;
 mod workload;
@@ -148,6 +150,9 @@ fn run(options: &Options) -> Result<u64> {
     println!("{text}");
     if let Some(path) = &options.markdown {
         std::fs::write(path, &text)?;
+    }
+    if let Some(path) = &options.svg {
+        std::fs::write(path, svg::plots(&figures))?;
     }
     Ok(figures.lost())
 }
