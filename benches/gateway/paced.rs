@@ -26,6 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Operations within this time from the start are not counted.
 const WARM_UP: Duration = Duration::from_millis(200);
 
+/// Clients that fail to connect before the measurement is given up.
+const MOST_ERRORS: u64 = 20;
+
 /// One operation; returns when it was done.
 type Operation = Box<dyn FnMut() -> Result<Instant> + Send>;
 
@@ -34,13 +37,20 @@ pub(crate) fn run(workload: Workload, peer: &Peer, options: &Options) -> Result<
     let interval = interval(workload);
     let clients = workload.clients();
     let mut operations = Vec::with_capacity(clients);
-    for number in 0..clients {
-        operations.push(match workload {
-            Workload::HttpPaced => get(peer.address)?,
-            Workload::WsPaced => echo(peer.address, number as u64)?,
-            Workload::Polling => poll(peer.address, number as u64)?,
-            _ => return Err("no workload of a latency".into()),
-        });
+    let mut errors = 0;
+    for number in 0..clients as u64 {
+        // As in every workload, a connection that is lost is counted and opened again.
+        let operation = loop {
+            match prepare(workload, peer.address, number) {
+                Ok(operation) => break operation,
+                Err(error) if errors >= MOST_ERRORS => return Err(error),
+                Err(error) => {
+                    errors += 1;
+                    eprintln!("  a client failed: {error}");
+                }
+            }
+        };
+        operations.push(operation);
     }
     let window = options.window() * 2;
     let before = peer.cpu_time();
@@ -53,7 +63,7 @@ pub(crate) fn run(workload: Workload, peer: &Peer, options: &Options) -> Result<
             thread::spawn(move || pace(operation, first, interval, window + WARM_UP))
         })
         .collect();
-    let (mut all, mut errors) = (Vec::new(), 0);
+    let mut all = Vec::new();
     for thread in threads {
         match thread.join().map_err(|_| "a client panicked")? {
             Ok(latencies) => all.extend(latencies),
@@ -72,6 +82,16 @@ pub(crate) fn run(workload: Workload, peer: &Peer, options: &Options) -> Result<
         stuck: 0,
         latency: Latency::of(all),
     })
+}
+
+/// Connects one client.
+fn prepare(workload: Workload, address: SocketAddr, number: u64) -> Result<Operation> {
+    match workload {
+        Workload::HttpPaced => get(address),
+        Workload::WsPaced => echo(address, number),
+        Workload::Polling => poll(address, number),
+        _ => Err("no workload of a latency".into()),
+    }
 }
 
 /// How often each client begins.
