@@ -10,7 +10,7 @@ static ALLOWED: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("scripts/allowed.lua")));
 
 /// Commands without which the gateway does not work, those of its scripts among them.
-pub const NEEDED: [&str; 38] = [
+pub const NEEDED: [&str; 39] = [
     "del",
     "eval",
     "evalsha",
@@ -34,6 +34,7 @@ pub const NEEDED: [&str; 38] = [
     "publish",
     "rpush",
     "sadd",
+    "sismember",
     "srandmember",
     "srem",
     "subscribe",
