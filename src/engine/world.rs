@@ -1,6 +1,6 @@
 //! What an engine has around it: a way to a server, a place for its tasks, chance.
 //!
-//! [`System`] is the real one. Others let everything above run where nothing is real, in particular
+//! `System` is the real one. Others let everything above run where nothing is real, in particular
 //! time: that of the runtime, and no other, is what pauses and limits go by.
 
 use std::fmt;
