@@ -5,6 +5,7 @@ mod reloading;
 mod sockets;
 mod stopping;
 mod upgrading;
+mod waiting;
 
 use std::fs::File;
 use std::io;
@@ -59,6 +60,7 @@ pub use migrating::{Migration, migrate};
 use sockets::Sockets;
 use stopping::Signals;
 use upgrading::Upgrader;
+use waiting::Waiting;
 
 /// The version of the program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -77,9 +79,6 @@ const HIGH_WATER_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How long the end of the process waits for Redis.
 const LEAVE_LIMIT: Duration = Duration::from_secs(2);
-
-/// Of the seconds without Redis at the start, which are told of.
-const WAITING_TOLD: u32 = 10;
 
 /// How often expired users are cleared out of the store, and how many in one go.
 const PURGE_INTERVAL: Duration = Duration::from_secs(60);
@@ -137,7 +136,10 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     metrics.note_start(started);
     let lock = taking.as_mut().and_then(Taking::store_lock);
     let seats = taking.as_mut().map(Taking::prepared).transpose()?;
-    let Opened { registrar, ledger, cluster } = open_store(&settings, lock, &metrics)?;
+    // A process that is to be taken over from goes on answering there.
+    let told = if taking.is_some() { &[][..] } else { &operations[..] };
+    let waiting = Waiting::new(&notifier, told)?;
+    let Opened { registrar, ledger, cluster } = open_store(&settings, lock, &metrics, waiting)?;
     let (administration, copy) = sockets::open_administration(&settings, taking.as_mut())?;
     files.push(copy);
     let adopted = seats.map(|seats| seats.adopt(&ledger));
@@ -281,6 +283,7 @@ fn open_store(
     settings: &Settings,
     lock: Option<File>,
     metrics: &Arc<Metrics>,
+    waiting: Waiting,
 ) -> Result<Opened, StartError> {
     let counted = Arc::clone(metrics);
     let on_error: ErrorHook = Arc::new(move |operation| counted.count_store_error(operation));
@@ -292,7 +295,7 @@ fn open_store(
                 (Arc::new(Embedded::open_under(lock, path, on_error)?), None)
             }
             StoreBackend::Redis(redis) => {
-                let (store, engine) = open_redis(redis, on_error).await?;
+                let (store, engine) = open_redis(redis, on_error, waiting).await?;
                 (store, Some((engine, redis)))
             }
         };
@@ -348,16 +351,10 @@ fn leave(cluster: &Cluster) {
 async fn open_redis(
     settings: &config::Redis,
     on_error: ErrorHook,
+    waiting: Waiting,
 ) -> Result<(Arc<dyn Store>, Engine), StartError> {
     let engine = Engine::start(settings.engine.clone())?;
-    let mut waited = 0_u32;
-    let waiting = engine.first_connection(|error| {
-        if waited.is_multiple_of(WAITING_TOLD) {
-            tracing::warn!("waiting for Redis at {}: {error}", engine.told());
-        }
-        waited = waited.saturating_add(1);
-    });
-    waiting.await?;
+    waiting.wait_for(&engine).await?;
     tracing::info!("connected to Redis at {}", engine.told());
     let topology = settings.engine.address.topology.clone();
     let key_file = settings.key_file.as_deref();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use http::{HeaderValue, Method, Response, StatusCode, header};
+use parking_lot::Mutex;
 use pingora::apps::http_app::ServeHttp;
 use pingora::protocols::http::ServerSession;
 use serde_json::json;
@@ -116,6 +117,31 @@ impl ServeHttp for Operations {
             "/" => page(),
             _ => respond(StatusCode::NOT_FOUND, TEXT, "not found\n"),
         }
+    }
+}
+
+/// What the operations listener says before there is anything to tell: the process lives, and what
+/// it waits for.
+pub struct Starting {
+    waits_for: Arc<Mutex<String>>,
+}
+
+impl Starting {
+    /// Shows `waits_for` as it is at the time.
+    pub fn new(waits_for: Arc<Mutex<String>>) -> Self {
+        Self { waits_for }
+    }
+}
+
+#[async_trait]
+impl ServeHttp for Starting {
+    async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
+        if session.req_header().uri.path() == "/healthz" {
+            return respond(StatusCode::OK, TEXT, "ok\n");
+        }
+        let waits_for = self.waits_for.lock().clone();
+        let body = json!({ "status": "starting", "waits_for": waits_for, "document_servers": [] });
+        respond(StatusCode::SERVICE_UNAVAILABLE, JSON, body.to_string())
     }
 }
 
