@@ -49,8 +49,9 @@ pub(super) enum Confirmed {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Held {
     pub(super) users_version: u64,
-    /// Seats of this owner.
+    /// Seats of this owner, and the sum of their numbers.
     pub(super) own: u64,
+    pub(super) own_sum: u64,
     pub(super) editor: OfClass,
     pub(super) live_viewer: OfClass,
 }
@@ -80,7 +81,7 @@ fn letter(class: SeatClass) -> &'static str {
     }
 }
 
-fn limit(terms: Option<&Licence>, class: SeatClass) -> u32 {
+pub(super) fn limit(terms: Option<&Licence>, class: SeatClass) -> u32 {
     let Some(quota) = terms.map(|terms| &terms.quota) else { return 0 };
     match (quota.metering(), class) {
         (Metering::Users, SeatClass::Editor) => quota.users_count,
@@ -129,12 +130,14 @@ impl Admit {
                 .with(0)
                 .with(listed(ask.class, ask.occupant, gateway))
                 .with(CHANNEL)
-                .with(&**ask.licence),
+                .with(&**ask.licence)
+                .with(0),
         )
     }
 
     /// Asks again for a seat that was held before: it runs, so that only the limit counts, and of
-    /// users those whose open is still under way.
+    /// users those whose open is still under way. A session that went on through another gateway
+    /// is that one's; where gateways decided alone, the one that began later.
     pub(super) fn again(
         seat: &SeatState,
         licence: &str,
@@ -146,6 +149,7 @@ impl Admit {
     ) -> Self {
         let metering = terms.map(|terms| terms.quota.metering());
         let days = terms.map_or(0, |terms| terms.quota.users_expire_days);
+        let since = if force { seat.since.as_millisecond().max(1) } else { 1 };
         let force = force || terms.is_none() || metering == Some(Metering::Users) && !seat.reserve;
         Self(
             begin("admit", owner)
@@ -165,7 +169,7 @@ impl Admit {
                 .with(listed(seat.class, &seat.occupant, gateway))
                 .with(CHANNEL)
                 .with(licence)
-                .with(1),
+                .with(since),
         )
     }
 }
@@ -266,7 +270,7 @@ pub(super) async fn renew(
     let (word, numbers) = read(answer)?;
     match (&*word, &numbers[..]) {
         ("lost", _) => Ok(None),
-        ("renewed", [users_version, own, classes @ ..]) if classes.len() == 10 => {
+        ("renewed", [users_version, own, own_sum, classes @ ..]) if classes.len() == 10 => {
             let mut classes = classes.chunks(5).map(|class| match *class {
                 [all, grace, own_connected, own_grace, reserve] => {
                     OfClass { all, grace, own_connected, own_grace, reserve }
@@ -276,6 +280,7 @@ pub(super) async fn renew(
             Ok(Some(Held {
                 users_version: *users_version,
                 own: *own,
+                own_sum: *own_sum,
                 editor: classes.next().unwrap_or_default(),
                 live_viewer: classes.next().unwrap_or_default(),
             }))

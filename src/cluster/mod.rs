@@ -4,7 +4,8 @@
 //! |---|---|
 //! | this one | [`Cluster`]: the [`Authority`] of every licence, and who this gateway is |
 //! | `call` | the script `seats.lua`: what it is asked, and what it answers |
-//! | `upkeep` | renewing leases, what others hold, coming back after an outage, messages |
+//! | `upkeep` | renewing leases, what others hold, messages |
+//! | `recovery` | coming back after an outage, and asking again for what was lost |
 //!
 //! A gateway is an *owner* at each licence: a number by chance, with a lease that is renewed in
 //! one step for all its seats. When the lease ends, by the engine's clock, the seats are free. A
@@ -16,6 +17,7 @@
 //! away.
 
 mod call;
+mod recovery;
 #[cfg(test)]
 mod tests;
 mod upkeep;
@@ -113,6 +115,8 @@ struct Member {
     known: bool,
     /// The mirror decides, because the engine was away.
     withdrawn: bool,
+    /// Its seats are being asked for again: opens wait, so that they take none of those.
+    settling: bool,
     users_version: Option<u64>,
     /// Seats that the engine and the mirror did not agree about at the last look.
     suspects: BTreeSet<u64>,
@@ -223,6 +227,14 @@ impl Cluster {
         self.inner.members.lock().get(licence).is_none_or(|member| !member.known)
     }
 
+    /// Waits until the sessions that run have their seats again.
+    async fn settled(&self, licence: &str) {
+        let settling = self.inner.members.lock().get(licence).is_some_and(|m| m.settling);
+        if settling {
+            drop(self.inner.joining.lock().await);
+        }
+    }
+
     fn note_known(&self, licence: &str, owner: u64) {
         if let Some(member) = self.inner.members.lock().get_mut(licence)
             && member.owner == owner
@@ -249,7 +261,7 @@ impl Cluster {
             );
         }
         drop(members);
-        self.inner.ledger.licence(licence).withdraw();
+        self.inner.ledger.licence(licence).go_alone();
         true
     }
 
@@ -286,6 +298,7 @@ impl Authority for Cluster {
             if self.decides_alone(ask.licence) { Denied::Withdrawn } else { Denied::Unavailable }
         };
         for _ in 0..ATTEMPTS {
+            self.settled(ask.licence).await;
             let (owner, fresh) = self.member(ask.licence).map_err(failed)?;
             let asked = call::Admit::new(&ask, owner, fresh, self.inner.sharing.lease, self.told());
             let answer = call::admit(&self.inner.engine, ask.licence, &asked).await;

@@ -8,7 +8,8 @@
 --
 --   owners            owner -> instant at which its lease ends, milliseconds
 --   dead              owners whose seats are void, and still to be cleared away
---   count             'e', 'v' -> connections of the class; 'OWNER:e' -> those of one owner
+--   count             'e', 'v' -> connections of the class; 'OWNER:e' -> those of one owner;
+--                     'OWNER:sum' -> the sum of its seats' numbers within the owner
 --   seats:OWNER       seat -> its facts
 --   opens:OWNER       seat -> class and user that it holds in reserve
 --   sessions          user and session id -> owner and seat
@@ -43,6 +44,12 @@ local function session_key(user, session) return #user .. ' ' .. user .. session
 
 local function write(of, seat, facts) call('HSET', 'seats:' .. of, seat, cmsgpack.pack(facts)) end
 
+-- Counts a seat that its owner holds from now on (1), or no longer (-1). Redis takes no '-0'.
+local function sum(of, seat, sign)
+  local number = seat % 4294967296
+  if number > 0 then call('HINCRBY', 'count', of .. ':sum', string.format('%.0f', sign * number)) end
+end
+
 -- The facts of a seat that is held; nil for one that is not, or no longer.
 local function read(of, seat)
   if not call('ZSCORE', 'owners', of) then return nil end
@@ -55,6 +62,7 @@ end
 
 local function remove(of, seat, facts)
   call('HDEL', 'seats:' .. of, seat)
+  sum(of, seat, -1)
   if facts.kept then
     call('ZREM', 'grace:' .. facts.class, of .. ' ' .. seat)
     call('ZREM', 'grace:' .. facts.class .. ':' .. of, of .. ' ' .. seat)
@@ -84,32 +92,46 @@ local function bind(of, seat, facts)
   end
 end
 
--- Ends the owners whose lease is over. Their seats leave the counts at once; what is left of them
--- is cleared away a little at a time.
-local function bury()
-  for _, gone in ipairs(call('ZRANGE', 'owners', '-inf', now, 'BYSCORE')) do
-    for _, class in ipairs(classes) do
-      local held = call('HGET', 'count', gone .. ':' .. class)
-      if held then
-        call('HINCRBY', 'count', class, -held)
-        call('HDEL', 'count', gone .. ':' .. class)
-      end
-      local grace = 'grace:' .. class
-      if call('EXISTS', grace .. ':' .. gone) == 1 then
-        call('ZDIFFSTORE', grace, 2, prefix .. grace, prefix .. grace .. ':' .. gone)
-        call('DEL', grace .. ':' .. gone)
-      end
-    end
-    for _, open in ipairs(call('HVALS', 'opens:' .. gone)) do
-      drop_hold(string.sub(open, 1, 1), string.sub(open, 2))
-    end
-    call('DEL', 'opens:' .. gone)
-    call('ZREM', 'owners', gone)
-    call('SADD', 'dead', gone)
-  end
+-- Ends an owner. Its seats leave the counts at once; what is left of them is cleared away a little
+-- at a time.
+local function finish(gone)
   for _, class in ipairs(classes) do
-    local over = call('ZRANGE', 'grace:' .. class, '-inf', now, 'BYSCORE', 'LIMIT', 0, 8)
-    for _, member in ipairs(over) do
+    local held = call('HGET', 'count', gone .. ':' .. class)
+    if held then
+      -- Redis takes no '-0'.
+      call('HINCRBY', 'count', class, 0 - held)
+      call('HDEL', 'count', gone .. ':' .. class)
+    end
+    local grace = 'grace:' .. class
+    if call('EXISTS', grace .. ':' .. gone) == 1 then
+      call('ZDIFFSTORE', grace, 2, prefix .. grace, prefix .. grace .. ':' .. gone)
+      call('DEL', grace .. ':' .. gone)
+    end
+  end
+  call('HDEL', 'count', gone .. ':sum')
+  for _, open in ipairs(call('HVALS', 'opens:' .. gone)) do
+    drop_hold(string.sub(open, 1, 1), string.sub(open, 2))
+  end
+  call('DEL', 'opens:' .. gone)
+  call('ZREM', 'owners', gone)
+  call('SADD', 'dead', gone)
+end
+
+-- Ends the owners whose lease is over, and some of the graces that are.
+--
+-- Where the leases of all are over, and one of them asks, nobody could be heard: the engine was
+-- away. Nothing was given to anybody meanwhile, so every lease begins anew: whoever is back first
+-- must not take the seats of sessions that go on elsewhere.
+local function bury(lease)
+  local over = call('ZRANGE', 'owners', '-inf', now, 'BYSCORE')
+  if #over > 0 and call('ZCOUNT', 'owners', '(' .. now, '+inf') == 0 and call('ZSCORE', 'owners', owner) then
+    for _, late in ipairs(over) do call('ZADD', 'owners', 'XX', now + lease, late) end
+    over = {}
+  end
+  for _, gone in ipairs(over) do finish(gone) end
+  for _, class in ipairs(classes) do
+    local ended = call('ZRANGE', 'grace:' .. class, '-inf', now, 'BYSCORE', 'LIMIT', 0, 8)
+    for _, member in ipairs(ended) do
       local of, seat = string.match(member, '^(%S+) (%S+)$')
       local packed = call('HGET', 'seats:' .. of, seat)
       if packed then
@@ -158,17 +180,17 @@ local function lives(lease, fresh)
   return call('ZSCORE', 'owners', owner) and true or false
 end
 
-bury()
-
 if operation == 'admit' then
   -- lease, fresh, seat, class, user, session ('' = none), replaces ('' = none), force, in force,
-  -- by users, limit, days that a user stays counted, established, facts for lists, channel, licence,
-  -- '1' = asked again for a seat that was held before
+  -- by users, limit, days that a user stays counted, established, facts for lists, channel,
+  -- licence, held since (milliseconds; 0: it is a new one)
+  bury(ARGV[3])
   local lease, fresh, seat, class, user = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
   local session = ARGV[8] ~= '' and ARGV[8] or nil
   local replaces, force, in_force = ARGV[9], ARGV[10] == '1', ARGV[11] == '1'
   local by_users, limit, days = ARGV[12] == '1', tonumber(ARGV[13]), tonumber(ARGV[14])
   local was_established, list, channel, licence = ARGV[15] == '1', ARGV[16], ARGV[17], ARGV[18]
+  local held_since = tonumber(ARGV[19])
   if not lives(lease, fresh) then return { 'lost' } end
   -- Asked once more, because the answer was not heard.
   local present = read(owner, seat)
@@ -187,9 +209,10 @@ if operation == 'admit' then
       if twin then mine[#mine + 1] = twin end
     end
   end
-
   -- The session went on elsewhere: a seat that it left behind does not get it back.
-  if ARGV[19] == '1' and twin then return { 'refused', 0, 0, 0, 0, 0 } end
+  if held_since > 0 and twin and twin_owner ~= owner and twin.since >= held_since then
+    return { 'refused', 0, 0, 0, 0, 0 }
+  end
 
   local holds, goes_on, others = 0, 0, 0
   for _, facts in ipairs(mine) do
@@ -244,6 +267,7 @@ if operation == 'admit' then
     end
   end
   write(owner, seat, facts)
+  sum(owner, seat, 1)
   call('HINCRBY', 'count', class, 1)
   call('HINCRBY', 'count', owner .. ':' .. class, 1)
   if facts.session then bind(owner, seat, facts) end
@@ -320,10 +344,12 @@ end
 
 if operation == 'renew' then
   -- lease, fresh
+  bury(ARGV[3])
   clear()
   if not lives(ARGV[3], ARGV[4]) then return { 'lost' } end
   call('ZADD', 'owners', now + ARGV[3], owner)
-  local told = { 'renewed', tonumber(call('HGET', 'meta', 'users') or 0), call('HLEN', 'seats:' .. owner) }
+  local told = { 'renewed', tonumber(call('HGET', 'meta', 'users') or 0), call('HLEN', 'seats:' .. owner),
+    tonumber(call('HGET', 'count', owner .. ':sum') or 0) }
   for _, class in ipairs(classes) do
     told[#told + 1] = connections(class)
     told[#told + 1] = kept(class)
@@ -336,8 +362,7 @@ end
 
 if operation == 'leave' then
   -- The gateway ends, and its seats with it.
-  call('ZADD', 'owners', 'XX', 0, owner)
-  bury()
+  if call('ZSCORE', 'owners', owner) then finish(owner) end
   return { 'done' }
 end
 
@@ -350,7 +375,7 @@ if operation == 'list' then
   -- All seats: seat, since, where it stands ('o' opening, 'c' connected, or until when it is kept),
   -- facts for lists, each.
   local found = {}
-  for _, of in ipairs(call('ZRANGE', 'owners', 0, -1)) do
+  for _, of in ipairs(call('ZRANGE', 'owners', '(' .. now, '+inf', 'BYSCORE')) do
     local all = call('HGETALL', 'seats:' .. of)
     for at = 1, #all, 2 do
       local facts = cmsgpack.unpack(all[at + 1])

@@ -1,5 +1,7 @@
 //! Gateways that share an engine: a real one.
 
+mod again;
+
 use std::sync::Arc;
 use std::time::Duration;
 

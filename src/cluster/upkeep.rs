@@ -1,5 +1,4 @@
-//! What goes on beside the opens: leases are renewed, seats given back, others' seats looked at,
-//! and everything is put right after an outage.
+//! What goes on beside the opens: leases are renewed, seats given back, others' seats looked at.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -9,11 +8,11 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use super::call::{self, Admission, Admit, Held, OfClass};
-use super::{CHANNEL, Cluster, Member, Told};
+use super::call::{self, Held, OfClass};
+use super::{CHANNEL, Cluster, Told};
 use crate::config::OnFailure;
 use crate::engine::EngineError;
-use crate::ledger::{Elsewhere, LicenceSeats, SeatId, SeatState, UserRecord};
+use crate::ledger::{Elsewhere, LicenceSeats, SeatId, UserRecord};
 use crate::seat::{SeatClass, SeatKind};
 use crate::store::redis::users_of;
 
@@ -24,13 +23,10 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const LOOKS_IN_LEASE: u32 = 3;
 
 /// How soon what the engine did not hear is told again.
-const TELL_AGAIN: Duration = Duration::from_millis(200);
+pub(super) const TELL_AGAIN: Duration = Duration::from_millis(200);
 
 /// What is told in one go.
 const TOGETHER: usize = 512;
-
-/// How long the queue may take to empty before seats are asked for again.
-const SETTLE_LOOKS: u32 = 50;
 
 impl Cluster {
     /// Starts the tasks, in the engine's thread.
@@ -167,8 +163,8 @@ impl Cluster {
     }
 
     /// Compares the seats that the engine has with those that are held here. What they do not
-    /// agree about at two looks in a row is put right: a seat that nobody holds is given back, a
-    /// session without a seat gets it again, or is ended.
+    /// agree about at two looks in a row is put right: a seat that nobody holds is given back; one
+    /// that the engine does not know, as it may be after a failover, is asked for again.
     async fn compare(
         &self,
         seats: &Arc<LicenceSeats>,
@@ -178,7 +174,8 @@ impl Cluster {
         let licence = seats.licence_id();
         let suspected =
             self.inner.members.lock().get(licence).is_some_and(|m| !m.suspects.is_empty());
-        if seats.own_connections(self.inner.clock.now()) == held.own && !suspected {
+        let own = seats.own_connections(self.inner.clock.now());
+        if own == (held.own, held.own_sum) && !suspected {
             return Ok(());
         }
         let there: BTreeSet<u64> =
@@ -193,101 +190,22 @@ impl Cluster {
             member.suspects = differ;
             still
         };
-        for id in still.iter().filter(|id| there.contains(id)) {
-            self.tell(Told::Release(Arc::clone(licence), SeatId(*id)));
+        let (given, missing): (Vec<u64>, Vec<u64>) =
+            still.into_iter().partition(|id| there.contains(id));
+        for id in given {
+            self.tell(Told::Release(Arc::clone(licence), SeatId(id)));
         }
-        // The engine forgot them, or the word that they were given away did not arrive.
-        let mut without = seats.hand_to(Arc::new(self.clone()), self.inner.clock.now());
-        without.retain(|state| still.contains(&state.id.0) && !there.contains(&state.id.0));
-        self.ask_again(seats, owner, &without).await
-    }
-
-    /// The lease of `lost` is over: becomes a new owner, and asks for its seats again.
-    pub(super) async fn come_back(&self, licence: &Arc<str>, lost: u64) -> Result<(), EngineError> {
-        let _one = self.inner.joining.lock().await;
-        let present = self.inner.members.lock().get(licence).map(|member| member.owner);
-        if present.is_some_and(|owner| owner != lost) {
+        if missing.is_empty() {
             return Ok(());
         }
-        let owner = {
-            let mut members = self.inner.members.lock();
-            let member = members.entry(Arc::clone(licence)).or_default();
-            *member = Member { withdrawn: member.withdrawn, ..self.new_member() };
-            member.owner
-        };
-        tracing::warn!(licence = &**licence, "the lease was over: seats are asked for again");
-        let seats = self.inner.ledger.licence(licence);
-        self.settle(&seats, owner).await
-    }
-
-    /// Lets the engine decide again, and asks it for every seat that is held here.
-    async fn settle(&self, seats: &Arc<LicenceSeats>, owner: u64) -> Result<(), EngineError> {
-        let licence = seats.licence_id();
-        for _ in 0..SETTLE_LOOKS {
-            if self.inner.queued.load(Ordering::Acquire) == 0 {
-                break;
-            }
-            sleep(TELL_AGAIN / 2).await;
-        }
-        if let Some(member) = self.inner.members.lock().get_mut(licence) {
-            member.withdrawn = false;
-        }
-        let states = seats.hand_to(Arc::new(self.clone()), self.inner.clock.now());
+        let mut states = seats.held(self.inner.clock.now());
+        states.retain(|state| missing.contains(&state.id.0));
+        tracing::warn!(
+            licence = &**licence,
+            seats = states.len(),
+            "Redis does not know seats that are held here: they are asked for again"
+        );
         self.ask_again(seats, owner, &states).await
-    }
-
-    /// Asks for seats that are held here, and ends the sessions of those that it does not get.
-    async fn ask_again(
-        &self,
-        seats: &Arc<LicenceSeats>,
-        owner: u64,
-        states: &[SeatState],
-    ) -> Result<(), EngineError> {
-        let licence = seats.licence_id();
-        let force = self.inner.sharing.on_failure == OnFailure::Allow;
-        let terms = (self.inner.terms)(licence);
-        let mut over = 0;
-        for state in states {
-            let lease = self.inner.sharing.lease;
-            let who = (owner, self.is_fresh(licence));
-            let asked =
-                Admit::again(state, licence, terms.as_deref(), who, lease, force, self.told());
-            match call::admit(&self.inner.engine, licence, &asked).await? {
-                Admission::Granted { within, .. } => {
-                    self.note_known(licence, owner);
-                    over += u64::from(!within);
-                    self.keep_on(licence, owner, state).await?;
-                }
-                Admission::Refused { .. } => {
-                    seats.supersede(state.id);
-                    self.inner.standing.lock().ended += 1;
-                    tracing::warn!(seat = state.id.0, "the seat was given away: its session ends");
-                }
-                Admission::Lost => return Ok(()),
-            }
-        }
-        if force && over > 0 {
-            self.inner.standing.lock().overshoot += over;
-            tracing::error!(
-                licence = &**licence,
-                seats = over,
-                "more seats are held than the licence has, since Redis was away"
-            );
-        }
-        Ok(())
-    }
-
-    /// A seat that is only kept for a reconnect is kept for the rest of that time.
-    async fn keep_on(
-        &self,
-        licence: &str,
-        owner: u64,
-        state: &SeatState,
-    ) -> Result<(), EngineError> {
-        let Some(until) = state.kept_until else { return Ok(()) };
-        let rest = until.duration_since(self.inner.clock.now());
-        let rest = Duration::try_from(rest).unwrap_or(Duration::ZERO);
-        call::keep(&self.inner.engine, licence, owner, state.id, rest).await
     }
 
     /// Hears from other gateways.

@@ -177,6 +177,8 @@ pub(super) async fn settle(shared: &Shared, tenant: &Tenant, settlement: Settlem
     let settled = match (settled, &record) {
         (Some(settled), _) => settled,
         (None, None) => true,
+        // The store is away with the authority, which counts the user when it is back.
+        (None, Some(_)) if seats.is_alone() => true,
         (None, Some(record)) => {
             let store = shared.registrar.store();
             match timeout(STORE_TIMEOUT, store.put_user(seats.licence_id(), record, now)).await {

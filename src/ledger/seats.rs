@@ -301,11 +301,11 @@ impl LicenceSeats {
         (state.users.editor.reserve(), state.users.live_viewer.reserve())
     }
 
-    /// Seats that this process holds, those in grace included.
-    pub fn own_connections(&self, now: Timestamp) -> u64 {
+    /// Seats that this process holds, those in grace included, and the sum of their numbers.
+    pub fn own_connections(&self, now: Timestamp) -> (u64, u64) {
         let mut state = self.state.lock();
         state.advance(now);
-        state.taken(SeatClass::Editor) + state.taken(SeatClass::LiveViewer)
+        (state.taken(SeatClass::Editor) + state.taken(SeatClass::LiveViewer), state.sum())
     }
 
     /// Changes whenever a list of counted users changes, be it that `now` is past an expiry, so

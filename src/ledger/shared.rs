@@ -114,6 +114,14 @@ impl LicenceSeats {
         let mut state = self.state.lock();
         state.advance(now);
         state.authority = Some(authority);
+        state.alone = false;
+        state.all().map(SeatState::of).collect()
+    }
+
+    /// What this process holds.
+    pub fn held(&self, now: Timestamp) -> Vec<SeatState> {
+        let mut state = self.state.lock();
+        state.advance(now);
         state.all().map(SeatState::of).collect()
     }
 
@@ -150,6 +158,19 @@ impl LicenceSeats {
         let mut state = self.state.lock();
         state.authority = None;
         state.told = None;
+    }
+
+    /// The counts here decide until the authority, which cannot be reached, is back. It is told of
+    /// users then, who are recorded nowhere else meanwhile.
+    pub fn go_alone(&self) {
+        let mut state = self.state.lock();
+        state.authority = None;
+        state.alone = true;
+    }
+
+    /// Whether the authority is told later.
+    pub fn is_alone(&self) -> bool {
+        self.state.lock().alone
     }
 
     /// Takes a seat in that another process holds, without a decision. `None` for one that is

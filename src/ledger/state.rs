@@ -63,12 +63,19 @@ pub(super) struct Held {
     pub(super) kept_until: Option<i64>,
 }
 
+/// A seat's number among those of the gateway that gave it.
+fn within_owner(id: SeatId) -> u64 {
+    id.0 & u64::from(u32::MAX)
+}
+
 #[derive(Debug)]
 pub(super) struct State {
     /// In the order of their ids, so that lists can be made piece by piece.
     seats: BTreeMap<SeatId, Held>,
     /// Seats held, those in grace included.
     taken: PerClass<u64>,
+    /// Grows and shrinks with the seats: two lists of seats that differ hardly ever agree in it.
+    sum: u64,
     grace: Grace,
     sessions: BTreeMap<u64, SeatId>,
     pub(super) users: PerClass<UserSet>,
@@ -80,6 +87,8 @@ pub(super) struct State {
     pub(super) version: u64,
     /// Who decides, if these counts do not.
     pub(super) authority: Option<Arc<dyn Authority>>,
+    /// The authority cannot be reached: it is told of everything when it is back.
+    pub(super) alone: bool,
     /// Seats that the authority is being asked for, and whether they were taken over since.
     asking: HashMap<SeatId, bool>,
 }
@@ -89,6 +98,7 @@ impl State {
         Self {
             seats: BTreeMap::new(),
             taken: PerClass::default(),
+            sum: 0,
             grace: Grace::new(),
             sessions: BTreeMap::new(),
             users: PerClass { editor: UserSet::new(), live_viewer: UserSet::new() },
@@ -96,6 +106,7 @@ impl State {
             told: None,
             version: 0,
             authority: None,
+            alone: false,
             asking: HashMap::new(),
         }
     }
@@ -141,6 +152,7 @@ impl State {
             if self.seats.get(&id).is_some_and(|held| self.is_over(held))
                 && let Some(held) = self.seats.remove(&id)
             {
+                self.sum = self.sum.wrapping_sub(within_owner(id));
                 self.forget_session(id, held.session.as_ref());
             }
             self.grace.looked_at();
@@ -154,6 +166,11 @@ impl State {
 
     pub(super) fn taken(&self, class: SeatClass) -> u64 {
         *self.taken.of(class)
+    }
+
+    /// The sum of the seats' numbers, those whose grace is over and not cleared away among them.
+    pub(super) fn sum(&self) -> u64 {
+        self.sum
     }
 
     pub(super) fn grace(&self, class: SeatClass) -> u64 {
@@ -186,6 +203,7 @@ impl State {
         *self.taken.of_mut(held.sitting.class) += 1;
         let key = held.session.as_ref().map(|session| session.key);
         self.seats.insert(id, held);
+        self.sum = self.sum.wrapping_add(within_owner(id));
         if let Some(key) = key {
             self.bind(key, id);
         }
@@ -195,6 +213,7 @@ impl State {
     pub(super) fn remove(&mut self, id: SeatId) -> Option<Held> {
         self.get(id)?;
         let held = self.seats.remove(&id)?;
+        self.sum = self.sum.wrapping_sub(within_owner(id));
         let class = held.sitting.class;
         let taken = self.taken.of_mut(class);
         *taken = taken.saturating_sub(1);

@@ -170,7 +170,7 @@ fn a_session_whose_tenant_has_another_licence_counts_there() {
     let seat = desk.seats.admit(moving.request(), desk.licence.as_ref(), desk.now).unwrap();
     assert!(session.on_moved(&moving, seat, &desk.terms()).is_none());
     assert_eq!(desk.used(SeatKind::EditorConnections), 2);
-    assert_eq!(before.own_connections(desk.now), 0);
+    assert_eq!(before.own_connections(desk.now).0, 0);
     assert!(session.moving(&desk.terms()).is_none());
     // Both are still the same sessions.
     let again = auth("v", r#","mode":"edit","sessionId":"s1""#);

@@ -84,6 +84,27 @@ fn no_licence(id: &str) -> StoreError {
     StoreError::NotFound(format!("the licence {id}"))
 }
 
+/// Counts a user, or moves their expiry; `false` if there is no such licence.
+///
+/// # Errors
+/// The engine's.
+pub async fn count_user(
+    engine: &Engine,
+    licence: &str,
+    record: &UserRecord,
+    now: Timestamp,
+) -> Result<bool, EngineError> {
+    let [expiries, facts] = users_keys(licence, record.class);
+    let slots =
+        [keys::of_licence(licence, "terms"), expiries, facts, keys::of_licence(licence, "meta")];
+    let arguments = Arguments::new()
+        .with(&*record.user)
+        .with(record.expires.as_second())
+        .with(now.as_second())
+        .with(u8::from(record.anonymous));
+    Ok(engine.call::<u8>(&PUT_USER, &slots, &arguments).await? != 0)
+}
+
 impl Redis {
     pub(super) async fn bind(
         &self,
@@ -195,22 +216,8 @@ impl Redis {
         record: &UserRecord,
         now: Timestamp,
     ) -> Result<()> {
-        let [expiries, facts] = users_keys(licence, record.class);
-        let slots = [
-            keys::of_licence(licence, "terms"),
-            expiries,
-            facts,
-            keys::of_licence(licence, "meta"),
-        ];
-        let arguments = Arguments::new()
-            .with(&*record.user)
-            .with(record.expires.as_second())
-            .with(now.as_second())
-            .with(u8::from(record.anonymous));
-        match self.engine.call::<u8>(&PUT_USER, &slots, &arguments).await? {
-            0 => Err(no_licence(licence)),
-            _ => Ok(()),
-        }
+        let counted = count_user(&self.engine, licence, record, now).await?;
+        if counted { Ok(()) } else { Err(no_licence(licence)) }
     }
 
     pub(super) async fn forget_user(

@@ -52,7 +52,7 @@ use crate::ledger::UserRecord;
 use crate::licence::Licence;
 use crate::seat::SeatClass;
 use book::{Draft, Wanted};
-pub use holdings::users_of;
+pub use holdings::{count_user, users_of};
 
 /// How long anybody waits for the store, and for what goes through everything.
 const PATIENCE: Duration = Duration::from_secs(10);
