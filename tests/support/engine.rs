@@ -31,7 +31,7 @@ impl RedisServer {
     /// With further arguments, as on its command line.
     pub fn start_with(arguments: &[&str]) -> Self {
         let mut server = Self {
-            folder: tempfile::tempdir().expect("a folder"),
+            folder: folder(),
             port: 0,
             arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
             child: None,
@@ -129,6 +129,69 @@ impl RedisServer {
 impl Drop for RedisServer {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// In memory where there is such a place: what a process wrote outlasts its end there too, and how
+/// long a busy disk takes is not what is tried.
+fn folder() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a folder")
+}
+
+/// A sentinel that watches one master, and decides by itself that it is down.
+#[derive(Debug)]
+pub struct Sentinel {
+    _folder: TempDir,
+    pub port: u16,
+    child: Child,
+}
+
+impl Sentinel {
+    /// Watches the server on `master` under the name `mymaster`.
+    pub fn start(master: u16) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("sentinel.conf");
+        for _ in 0..20 {
+            let port = free_port();
+            let told = format!(
+                "port {port}\nbind 127.0.0.1\ndir {}\nlogfile sentinel.log\n\
+                 sentinel monitor mymaster 127.0.0.1 {master} 1\n\
+                 sentinel down-after-milliseconds mymaster 1000\n\
+                 sentinel failover-timeout mymaster 5000\n",
+                folder.path().display()
+            );
+            std::fs::write(&file, told).expect("a file is written");
+            let mut child = Command::new("redis-server")
+                .arg(&file)
+                .arg("--sentinel")
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("redis-server is installed");
+            let limit = Instant::now() + PATIENCE;
+            while Instant::now() < limit && child.try_wait().expect("a child").is_none() {
+                if ask(port, &["PING"]).is_some() {
+                    return Self { _folder: folder, port, child };
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        panic!("the sentinel does not start");
+    }
+
+    /// What it says to a command.
+    pub fn ask(&self, command: &[&str]) -> String {
+        ask(self.port, command).expect("the sentinel answers")
+    }
+}
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

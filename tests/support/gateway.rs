@@ -257,7 +257,10 @@ impl Gateway {
     async fn start(setup: Setup) -> Self {
         for attempt in 1.. {
             let folder = tempfile::tempdir().expect("a temporary folder");
-            let (addr, ops) = (free_address(), free_address());
+            let stated = setup.config.get("ops").and_then(|ops| ops.get("listen"));
+            let stated = stated.map(|ops| ops.as_str().and_then(|ops| ops.parse().ok()));
+            let ops = stated.map_or_else(free_address, |ops| ops.expect("an address"));
+            let addr = free_address();
             let config = setup.write(folder.path(), addr, ops);
             let child = spawn(folder.path(), &config, setup.shell.as_deref());
             let shell = setup.shell.clone();
