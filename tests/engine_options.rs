@@ -197,8 +197,11 @@ async fn as_a_user_who_may_do_what_is_needed_and_no_more() {
     drop(inside);
     other.await_seats(EDITORS, 0.0).await;
     drop((one, other));
+    // What the client calls itself is nobody's need; older servers do not know that it says so.
     let denied = redis.ask(&["ACL", "LOG"]);
-    assert!(denied.starts_with("*0"), "something was denied: {denied}");
+    let only_its_name = denied.matches("\nobject\r").count()
+        == denied.matches("client|setinfo").count() + denied.matches("client|setname").count();
+    assert!(denied.starts_with("*0") || only_its_name, "something was denied: {denied}");
 
     // Each of them is needed: without it the doctor tells, or sees less.
     for (at, rule) in words.iter().enumerate().filter(|(_, rule)| rule.starts_with('+')) {

@@ -147,7 +147,8 @@ fn kind(server: &Server, topology: &Topology, found: &mut Vec<Observation>) {
             ),
         });
     }
-    let mode = server.field("redis_mode").map(str::trim);
+    // So Redis, so Valkey.
+    let mode = server.field("redis_mode").or_else(|| server.field("server_mode")).map(str::trim);
     match (mode, topology) {
         (Some("cluster"), Topology::Single | Topology::Sentinel { .. }) => {
             found.push(Observation::wrong(
@@ -293,6 +294,10 @@ mod tests {
                 None => information.push_str(&format!("{name}:{value}\r\n")),
             }
         }
+        for (_, name) in settings.iter().filter(|(what, _)| *what == "without") {
+            let lines = information.split("\r\n").filter(|line| !line.starts_with(name));
+            information = lines.collect::<Vec<_>>().join("\r\n");
+        }
         let settings = settings.iter().map(|(name, value)| ((*name).into(), (*value).into()));
         let server = Server { name: String::new(), information, settings: settings.collect() };
         let mut found = Vec::new();
@@ -318,6 +323,13 @@ mod tests {
         for (changes, settings, topology, weight, told) in [
             (("redis_version", "6.2.7"), ("", ""), &single, Weight::Wrong, "lacks commands"),
             (("redis_mode", "cluster"), ("", ""), &single, Weight::Wrong, "part of a cluster"),
+            (
+                ("server_mode", "cluster"),
+                ("without", "redis_mode"),
+                &single,
+                Weight::Wrong,
+                "a cluster",
+            ),
             (("redis_mode", "sentinel"), ("", ""), &single, Weight::Wrong, "a sentinel"),
             (("role", "slave"), ("", ""), &single, Weight::Wrong, "a replica"),
             (("aof_enabled", "0"), ("save", ""), &single, Weight::Wrong, "append-only"),

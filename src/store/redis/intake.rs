@@ -59,8 +59,8 @@ impl Redis {
     }
 }
 
-/// Keys of the installation that a store consists of. The numbers of owners stay: none may come
-/// twice. So does the version, by which caches learn that everything is another.
+/// Keys of the installation that a store consists of. Two stay: the count of gateways that joined, as
+/// no number of a seat may come twice, and the version, by which caches learn that all is another.
 const OF_HOME: [&str; 12] = [
     "licences",
     "keys",
