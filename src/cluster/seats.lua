@@ -40,6 +40,12 @@ local function add_hold(class, user)
   end
 end
 
+-- Never the same number twice, even if the last writes were lost and others came since.
+local function users_changed()
+  local passed = time[1] * 1000000 + time[2] - (call('HGET', 'meta', 'users') or 0)
+  call('HINCRBY', 'meta', 'users', math.max(passed, 1))
+end
+
 local function session_key(user, session) return #user .. ' ' .. user .. session end
 
 local function write(of, seat, facts) call('HSET', 'seats:' .. of, seat, cmsgpack.pack(facts)) end
@@ -307,7 +313,7 @@ if operation == 'confirm' then
       call('ZADD', 'users:' .. class, expires, user)
       call('HSET', 'user:' .. class, user, told)
       call('ZADD', 'reserve:' .. class, 'XX', expires, user)
-      call('HINCRBY', 'meta', 'users', 1)
+      users_changed()
     end
   end
   drop_hold(class, user)

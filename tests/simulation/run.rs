@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// Events that are told of a run that failed.
-const EVENTS: usize = 120;
+const EVENTS: usize = 400;
 
 pub struct Run {
     started: Instant,
