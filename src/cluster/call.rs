@@ -137,7 +137,7 @@ impl Admit {
 
     /// Asks again for a seat that was held before: it runs, so that only the limit counts, and of
     /// users those whose open is still under way. A session that went on through another gateway
-    /// is that one's; where gateways decided alone, the one that began later.
+    /// is that one's: the one that began later, by the engine's clock where it decided.
     pub(super) fn again(
         seat: &SeatState,
         licence: &str,
@@ -149,7 +149,6 @@ impl Admit {
     ) -> Self {
         let metering = terms.map(|terms| terms.quota.metering());
         let days = terms.map_or(0, |terms| terms.quota.users_expire_days);
-        let since = if force { seat.since.as_millisecond().max(1) } else { 1 };
         let force = force || terms.is_none() || metering == Some(Metering::Users) && !seat.reserve;
         Self(
             begin("admit", owner)
@@ -169,7 +168,7 @@ impl Admit {
                 .with(listed(seat.class, &seat.occupant, gateway))
                 .with(CHANNEL)
                 .with(licence)
-                .with(since),
+                .with(seat.since.as_millisecond().max(1)),
         )
     }
 }

@@ -243,6 +243,14 @@ impl Cluster {
         }
     }
 
+    /// The users changed here. The engine may lose that, and tell the number again by which they
+    /// were known before: they are looked at whatever it tells.
+    fn forget_users_version(&self, licence: &str) {
+        if let Some(member) = self.inner.members.lock().get_mut(licence) {
+            member.users_version = None;
+        }
+    }
+
     fn is_withdrawn(&self, licence: &str) -> bool {
         self.inner.members.lock().get(licence).is_some_and(|member| member.withdrawn)
     }
@@ -337,7 +345,12 @@ impl Authority for Cluster {
             let (owner, _) = self.member(licence).map_err(failed)?;
             let answer = call::confirm(&self.inner.engine, licence, owner, accepted).await;
             match answer.map_err(failed)? {
-                Confirmed::Done => return Ok(()),
+                Confirmed::Done => {
+                    if accepted.user.is_some() {
+                        self.forget_users_version(licence);
+                    }
+                    return Ok(());
+                }
                 // Taken over elsewhere: its connection is being told.
                 Confirmed::Gone => return Err(Unconfirmed::Unavailable),
                 Confirmed::Lost => self.come_back(licence, owner).await.map_err(failed)?,

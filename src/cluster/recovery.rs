@@ -1,11 +1,12 @@
 //! Putting everything right: after a lease that ended, after an outage, and where the engine does
 //! not know what is held here.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::time::sleep;
 
 use super::call::{self, Admission, Admit};
@@ -14,7 +15,7 @@ use super::{Cluster, Member};
 use crate::config::OnFailure;
 use crate::engine::EngineError;
 use crate::ledger::{CountedUser, LicenceSeats, SeatState, UserRecord};
-use crate::licence::Metering;
+use crate::licence::{Licence, Metering};
 use crate::seat::SeatClass;
 use crate::store::redis::{count_user, users_of};
 
@@ -76,21 +77,22 @@ impl Cluster {
     async fn tell_users(&self, seats: &LicenceSeats) -> Result<(), EngineError> {
         let (engine, licence, now) =
             (&self.inner.engine, seats.licence_id(), self.inner.clock.now());
+        let terms = (self.inner.terms)(licence);
+        let by_users = is_by_users(terms.as_deref());
         let mut over = 0;
         for class in [SeatClass::Editor, SeatClass::LiveViewer] {
             let known = users_of(engine, licence, class, now).await?;
-            let known: HashSet<Arc<str>> = known.into_iter().map(|record| record.user).collect();
-            let mut counted = seats.users(class, now).users;
-            counted.retain(|user| !known.contains(&user.user));
-            for user in &counted {
-                let CountedUser { user, expires, anonymous } = user.clone();
+            let known: HashMap<Arc<str>, Timestamp> =
+                known.into_iter().map(|record| (record.user, record.expires)).collect();
+            let limit = u64::from(call::limit(terms.as_deref(), class));
+            for CountedUser { user, expires, anonymous } in seats.users(class, now).users {
+                if known.get(&user).is_some_and(|until| *until >= expires) {
+                    continue;
+                }
                 let record = UserRecord { class, user, expires, anonymous };
-                count_user(engine, licence, &record, now).await?;
+                let counted = count_user(engine, licence, &record, now).await?;
+                over += u64::from(by_users && counted.is_some_and(|counted| counted > limit));
             }
-            let Some(terms) = (self.inner.terms)(licence) else { continue };
-            let limit = call::limit(Some(&terms), class) as usize;
-            let beyond = (known.len() + counted.len()).saturating_sub(limit);
-            over += beyond.min(counted.len()) as u64;
         }
         self.report_overshoot(licence, over);
         Ok(())
@@ -117,8 +119,7 @@ impl Cluster {
         let licence = seats.licence_id();
         let force = self.inner.sharing.on_failure == OnFailure::Allow;
         let terms = (self.inner.terms)(licence);
-        let by_users =
-            terms.as_ref().is_some_and(|terms| terms.quota.metering() == Metering::Users);
+        let by_users = is_by_users(terms.as_deref());
         let mut over = 0;
         for state in states {
             let lease = self.inner.sharing.lease;
@@ -135,8 +136,14 @@ impl Cluster {
                 }
                 Admission::Refused { .. } => {
                     seats.supersede(state.id);
-                    self.inner.standing.lock().ended += 1;
-                    tracing::warn!(seat = state.id.0, "the seat was given away: its session ends");
+                    // Who was only to come back finds out when they do, if they did not already.
+                    if state.kept_until.is_none() {
+                        self.inner.standing.lock().ended += 1;
+                        tracing::warn!(
+                            seat = state.id.0,
+                            "the seat was given away: its session ends"
+                        );
+                    }
                 }
                 Admission::Lost => return Ok(()),
             }
@@ -159,4 +166,8 @@ impl Cluster {
         let rest = Duration::try_from(rest).unwrap_or(Duration::ZERO);
         call::keep(&self.inner.engine, licence, owner, state.id, rest).await
     }
+}
+
+fn is_by_users(terms: Option<&Licence>) -> bool {
+    terms.is_some_and(|terms| terms.quota.metering() == Metering::Users)
 }

@@ -123,18 +123,23 @@ local function finish(gone)
   call('SADD', 'dead', gone)
 end
 
--- Ends the owners whose lease is over, and some of the graces that are.
---
--- Where the leases of all are over, and one of them asks, nobody could be heard: the engine was
--- away. Nothing was given to anybody meanwhile, so every lease begins anew: whoever is back first
--- must not take the seats of sessions that go on elsewhere.
-local function bury(lease)
-  local over = call('ZRANGE', 'owners', '-inf', now, 'BYSCORE')
-  if #over > 0 and call('ZCOUNT', 'owners', '(' .. now, '+inf') == 0 and call('ZSCORE', 'owners', owner) then
-    for _, late in ipairs(over) do call('ZADD', 'owners', 'XX', now + lease, late) end
-    over = {}
+-- Where no lease was renewed for half of one, and an owner asks, nobody could be heard: the engine
+-- was away. Nothing was given to anybody meanwhile, so that time counts for no lease: whoever is
+-- back first must not take the seats of sessions that go on elsewhere.
+local function stretch(lease)
+  local fresher = '(' .. now + math.floor(lease / 2)
+  if call('ZCOUNT', 'owners', fresher, '+inf') > 0 or not call('ZSCORE', 'owners', owner) then return end
+  local all = call('ZRANGE', 'owners', 0, -1)
+  local away = now + lease - call('ZSCORE', 'owners', all[#all])
+  for _, one in ipairs(all) do
+    call('ZADD', 'owners', 'XX', call('ZSCORE', 'owners', one) + away, one)
   end
-  for _, gone in ipairs(over) do finish(gone) end
+end
+
+-- Ends the owners whose lease is over, and some of the graces that are.
+local function bury(lease)
+  stretch(lease)
+  for _, gone in ipairs(call('ZRANGE', 'owners', '-inf', now, 'BYSCORE')) do finish(gone) end
   for _, class in ipairs(classes) do
     local ended = call('ZRANGE', 'grace:' .. class, '-inf', now, 'BYSCORE', 'LIMIT', 0, 8)
     for _, member in ipairs(ended) do
@@ -253,7 +258,8 @@ if operation == 'admit' then
   end
 
   local continued = own and own.user == user and own or nil
-  local facts = { class = class, user = user, session = session, since = now, days = days, list = list }
+  local facts = { class = class, user = user, session = session, days = days, list = list }
+  facts.since = held_since > 0 and math.min(held_since, now) or now
   facts.established = was_established or (twin and twin.established)
     or (continued and continued.established) or false
   if continued then
@@ -268,7 +274,7 @@ if operation == 'admit' then
   if own then remove(owner, replaces, own) end
   if twin then
     remove(twin_owner, twin_seat, twin)
-    if not twin.kept and twin_owner ~= owner then
+    if twin_owner ~= owner then
       redis.call('PUBLISH', channel, 'supersede ' .. twin_seat .. ' ' .. twin_owner .. ' ' .. licence)
     end
   end
@@ -278,7 +284,7 @@ if operation == 'admit' then
   call('HINCRBY', 'count', owner .. ':' .. class, 1)
   if facts.session then bind(owner, seat, facts) end
   return { 'granted', taken_connections, taken_users, known, holds, goes_on,
-    (twin or continued) and facts.since or 0, facts.established and 1 or 0, yes and 1 or 0 }
+    facts.since, facts.established and 1 or 0, yes and 1 or 0 }
 end
 
 if operation == 'confirm' then

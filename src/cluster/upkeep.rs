@@ -129,9 +129,13 @@ impl Cluster {
         seats.note_counted(SeatKind::ViewerConnections, held.live_viewer.all);
         let known = self.inner.members.lock().get(licence).and_then(|m| m.users_version);
         if known != Some(held.users_version) {
-            self.take_users_in(seats).await?;
+            // Noted before: who is counted meanwhile is looked at next time.
             if let Some(member) = self.inner.members.lock().get_mut(licence) {
                 member.users_version = Some(held.users_version);
+            }
+            if let Err(error) = self.take_users_in(seats).await {
+                self.forget_users_version(licence);
+                return Err(error);
             }
         }
         // Users are known here by name, those of others too.

@@ -211,8 +211,11 @@ impl LicenceSeats {
         let own_continued = own.filter(|own| own.sitting.occupant.user == occupant.user);
         let established = [twin, own_continued].iter().flatten().any(|held| held.established)
             || prior.is_some_and(|prior| prior.established);
-        let since = twin.or(own_continued).map(|held| held.sitting.since);
-        let since = since.or(prior.and_then(|prior| prior.since)).unwrap_or(now);
+        // By the authority's clock where it tells, so that processes can compare.
+        let since = prior
+            .and_then(|prior| prior.since)
+            .or(twin.or(own_continued).map(|held| held.sitting.since))
+            .unwrap_or(now);
         if session.is_none() {
             session = own_continued
                 .and_then(|own| own.session.as_ref())

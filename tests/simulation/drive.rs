@@ -168,14 +168,18 @@ impl Drive {
             let picture = self.server.picture(licence);
             let now = self.server.milliseconds();
             for (class, limit) in [("e", editors), ("v", viewers)] {
-                if !self.scene.by_users {
-                    over += picture.connections(class, now).saturating_sub(limit.into());
-                }
+                let taken = if self.scene.by_users {
+                    picture.users(class, now).len() as u64
+                } else {
+                    picture.connections(class, now)
+                };
+                over += taken.saturating_sub(limit.into());
             }
         }
         let told: u64 =
             self.nodes.iter().filter_map(Node::serves).map(|(c, _)| c.standing().overshoot).sum();
-        if !self.scene.by_users && told != over {
+        // At midnight users are forgotten who were too many.
+        if (self.scene.begins == 0 || !self.scene.by_users) && told != over {
             return Err(format!("{over} seats are too many, and {told} are told"));
         }
         Ok(())

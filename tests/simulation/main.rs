@@ -8,6 +8,7 @@
 //! ```sh
 //! cargo test --test simulation                        # as in CI
 //! SEATGATE_SIM_SEEDS=50000 cargo test --test simulation   # more seeds
+//! SEATGATE_SIM_FROM=2000 cargo test --test simulation     # others
 //! SEATGATE_SIM_SEED=4711 cargo test --test simulation     # one seed, with its last events
 //! ```
 //!
@@ -106,14 +107,15 @@ fn whatever_goes_wrong_no_seat_is_lost_and_none_too_many() {
         return;
     }
     let seeds = number("SEATGATE_SIM_SEEDS").unwrap_or(SEEDS);
-    let (next, operations) = (AtomicU64::new(0), AtomicU64::new(0));
+    let from = number("SEATGATE_SIM_FROM").unwrap_or(0);
+    let (next, operations) = (AtomicU64::new(from), AtomicU64::new(0));
     let failed = Mutex::new(Vec::new());
     thread::scope(|scope| {
         for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds {
+                    if seed >= from + seeds {
                         return;
                     }
                     let outcome = play(seed, false);
@@ -127,7 +129,7 @@ fn whatever_goes_wrong_no_seat_is_lost_and_none_too_many() {
     });
     let mut failed = failed.into_inner();
     failed.sort();
-    println!("{seeds} seeds, {} operations of the engine", operations.into_inner());
+    println!("{seeds} seeds from {from}, {} operations of the engine", operations.into_inner());
     if let Some((seed, _)) = failed.first() {
         let all: Vec<_> = failed.iter().map(|(seed, why)| format!("{seed}: {why}")).collect();
         panic!("{}\n{} of {seeds} seeds fail:\n{}", tell(*seed), all.len(), all.join("\n"));

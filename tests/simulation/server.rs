@@ -1,7 +1,7 @@
 //! The engine: one server that carries out what arrives, one after the other, and what can go
 //! wrong with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,12 +11,15 @@ use redis::Value;
 use tokio::sync::mpsc;
 
 use super::check::{self, Asked, Picture};
+use super::drive::LICENCES;
 use super::keyspace::{Bytes, Keyspace, Reply};
 use super::run::Run;
 use super::script::{Ground, Script};
 use super::world::Gate;
 
-const SOURCE: &str = include_str!("../../src/cluster/seats.lua");
+/// The scripts that are called, told apart by the number of their keys.
+const SEATS: (&str, &[u8]) = (include_str!("../../src/cluster/seats.lua"), b"1");
+const PUT_USER: (&str, &[u8]) = (include_str!("../../src/store/redis/scripts/put_user.lua"), b"5");
 
 /// How long an answer is waited for, as on a real connection.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -30,7 +33,8 @@ pub struct Server {
     ground: Arc<Mutex<Ground>>,
     /// What the licences looked like after the last call.
     last: Mutex<BTreeMap<String, Picture>>,
-    script: Script,
+    seats: Script,
+    put_user: Script,
     state: Mutex<State>,
     /// 1: it stands still.
     stalled: Gate,
@@ -42,7 +46,7 @@ struct State {
     up: bool,
     /// It was demoted, and takes no writes.
     replica: bool,
-    knows_script: bool,
+    knows: BTreeSet<Bytes>,
     /// What is on disk, or on the replica.
     saved: Keyspace,
     lost_data: bool,
@@ -54,11 +58,14 @@ struct State {
 impl Server {
     /// It is `begins` seconds after midnight.
     pub fn start(run: Arc<Run>, begins: u64) -> Self {
-        let ground = Arc::new(Mutex::new(Ground::default()));
-        let script = Script::new(SOURCE, Arc::clone(&ground));
-        let state = Mutex::new(State { up: true, ..State::default() });
+        let ground = Ground { keys: founded(), ..Ground::default() };
+        let ground = Arc::new(Mutex::new(ground));
+        let [seats, put_user] =
+            [SEATS, PUT_USER].map(|(source, _)| Script::new(source, Arc::clone(&ground)));
+        let state = Mutex::new(State { up: true, saved: founded(), ..State::default() });
         let (stalled, operations) = (Gate::default(), AtomicU64::new(0));
-        Self { run, begins, ground, last: Mutex::default(), script, state, stalled, operations }
+        let last = Mutex::default();
+        Self { run, begins, ground, last, seats, put_user, state, stalled, operations }
     }
 
     /// Its clock.
@@ -111,16 +118,16 @@ impl Server {
         self.state.lock().saved = self.ground.lock().keys.clone();
     }
 
-    /// Nothing of what it holds outlasts a crash.
+    /// Nothing of what it holds outlasts a crash but the licences, which are stated again.
     pub fn forget(&self) {
-        self.state.lock().saved = Keyspace::default();
+        self.state.lock().saved = founded();
     }
 
     /// It is gone, and so are its scripts and connections; of the data what is saved stays, or all.
     pub fn crash(&self, forget: bool) {
         let mut state = self.state.lock();
         state.up = false;
-        state.knows_script = false;
+        state.knows.clear();
         state.life += 1;
         state.listeners.clear();
         self.last.lock().clear();
@@ -140,7 +147,7 @@ impl Server {
     }
 
     pub fn flush_scripts(&self) {
-        self.state.lock().knows_script = false;
+        self.state.lock().knows.clear();
     }
 
     pub fn subscribe(&self, channel: &str) -> mpsc::UnboundedReceiver<Bytes> {
@@ -177,16 +184,21 @@ impl Server {
             "INCR" | "PUBLISH" | "EVAL" | "EVALSHA" if replica => {
                 Reply::Error("READONLY You can't write against a read only replica.".to_owned())
             }
-            "EVALSHA" if !self.state.lock().knows_script => {
+            "EVALSHA" if !self.state.lock().knows.contains(&command[2]) => {
                 Reply::Error("NOSCRIPT No matching script.".to_owned())
             }
             "EVAL" | "EVALSHA" => {
-                self.state.lock().knows_script = true;
+                let (source, count) = if command[2] == SEATS.1 { SEATS } else { PUT_USER };
+                assert_eq!(command[2], count, "another script");
                 if name == "EVAL" {
-                    assert_eq!(command[1], SOURCE.as_bytes(), "another script");
+                    assert_eq!(command[1], source.as_bytes(), "another script");
+                    self.state.lock().knows.insert(count.to_vec());
                 }
-                assert_eq!(command[2], b"1");
-                self.run_script(gateway, &command[3], &command[4..])
+                if command[2] == SEATS.1 {
+                    self.run_script(gateway, &command[3], &command[4..])
+                } else {
+                    self.count_user(gateway, &command[3..8], &command[8..])
+                }
             }
             _ => {
                 let reply = self.ground.lock().apply(command);
@@ -202,8 +214,8 @@ impl Server {
         let before = self.last.lock().remove(&name);
         let before = before.unwrap_or_else(|| Picture::of(&self.ground.lock().keys, &name));
         let changes = self.ground.lock().keys.changes();
-        let asked = Asked { arguments, before, now };
-        let reply = self.script.run(std::slice::from_ref(prefix), arguments);
+        let asked = Asked::new(arguments, before, now);
+        let reply = self.seats.run(std::slice::from_ref(prefix), arguments);
         self.run.digest(|| format!("{arguments:?} {reply:?}"));
         self.run
             .log(|| format!("g{gateway} {} {} -> {}", name, told(arguments), told_reply(&reply)));
@@ -228,6 +240,42 @@ impl Server {
         }
         reply
     }
+
+    /// Counts a user who was let in while it was away.
+    fn count_user(&self, gateway: usize, keys: &[Bytes], arguments: &[Bytes]) -> Reply {
+        let now = self.milliseconds();
+        let name = String::from_utf8_lossy(&keys[0]).into_owned();
+        let name = name.strip_suffix("terms").unwrap().to_owned();
+        let class = String::from_utf8_lossy(&keys[1][keys[1].len() - 1..]).into_owned();
+        let before = Picture::of(&self.ground.lock().keys, &name);
+        let reply = self.put_user.run(keys, arguments);
+        self.run.digest(|| format!("{arguments:?} {reply:?}"));
+        self.run
+            .log(|| format!("g{gateway} {name} counts {class} {} -> {reply:?}", told(arguments)));
+        let ground = self.ground.lock();
+        let after = Picture::of(&ground.keys, &name);
+        let user = String::from_utf8_lossy(&arguments[0]);
+        let sound = match &reply {
+            Reply::Integer(_) => check::counted(&user, &class, &before, &after, now)
+                .and_then(|()| check::sound(&ground.keys, &name, &after)),
+            failed => Err(format!("the script failed: {failed:?}")),
+        };
+        self.last.lock().insert(name, after);
+        if let Err(why) = sound {
+            self.run.fail(&format!("after counting {user}: {why}"));
+        }
+        reply
+    }
+}
+
+/// The licences.
+fn founded() -> Keyspace {
+    let mut keys = Keyspace::default();
+    for licence in LICENCES {
+        let words = ["HSET", &format!("{}terms", prefix(licence)), "id", licence];
+        keys.apply(&words.map(|word| word.as_bytes().to_vec()), |_| 0);
+    }
+    keys
 }
 
 fn prefix(licence: &str) -> String {

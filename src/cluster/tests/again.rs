@@ -1,6 +1,7 @@
 //! What is lost, and asked for again.
 
 use super::*;
+use crate::ledger::SeatState;
 
 const PREFIX: &str = "seatgate:l:{l}:";
 
@@ -79,6 +80,49 @@ async fn what_the_engine_forgot_is_asked_for_again() {
     assert_eq!(one.cluster.standing().ended, 0);
     let third = open(&other, "c", &licence).await;
     assert!(third.is_ok() && open(&other, "d", &licence).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_went_on_elsewhere_is_not_asked_back() {
+    for on_failure in [OnFailure::Deny, OnFailure::Allow] {
+        let server = RedisServer::start();
+        let quota = Quota { connections: 2, ..Quota::default() };
+        let one = Gateway::join(&server, quota, on_failure).await;
+        let other = Gateway::join(&server, quota, on_failure).await;
+        let licence = terms(quota);
+        // A gateway whose clock is ahead.
+        let ahead = clock::now() + Duration::from_secs(5);
+        let lost = one.seats().open(request(EDITOR, "u", None), Some(&licence), ahead).await;
+        let lost = lost.unwrap();
+        let began = lost.since();
+        assert!(confirm(&lost, Some("s"), Some(&licence)).await);
+        let id = lost.id();
+        lost.lost(clock::now(), Duration::from_secs(60));
+        eventually("it is kept", async || other.used(SeatKind::EditorConnections).await == 1).await;
+        let back = other.seats().open(request(EDITOR, "u", Some("s")), Some(&licence), ahead).await;
+        let back = back.unwrap();
+        assert_eq!(back.since(), began);
+        eventually("the gateway that kept it hears of it", async || {
+            one.seats().seats(clock::now()).is_empty()
+        })
+        .await;
+        // What it had not heard of it would ask for; the engine knows better.
+        let state = SeatState {
+            id,
+            class: EDITOR,
+            occupant: request(EDITOR, "u", None).occupant,
+            session_id: Some("s".to_owned()),
+            since: began,
+            established: true,
+            reserve: false,
+            kept_until: Some(clock::now() + Duration::from_secs(60)),
+        };
+        let owner = one.cluster.inner.members.lock().get("l").unwrap().owner;
+        one.cluster.ask_again(&one.seats(), owner, &[state]).await.unwrap();
+        assert_eq!(other.used(SeatKind::EditorConnections).await, 1);
+        assert_eq!(back.close_reason(), None);
+        assert_eq!(one.cluster.standing().ended, 0);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -35,6 +35,11 @@ fn users_keys(licence: &str, class: SeatClass) -> [String; 2] {
     ["users", "user"].map(|name| keys::of_licence(licence, &format!("{name}:{letter}")))
 }
 
+/// The key of a class's users with an open under way.
+fn reserve_key(licence: &str, class: SeatClass) -> String {
+    keys::of_licence(licence, &format!("reserve:{}", class_letter(class)))
+}
+
 /// The counted users of a class, in the order of first counting.
 pub async fn users_of(
     engine: &Engine,
@@ -84,7 +89,8 @@ fn no_licence(id: &str) -> StoreError {
     StoreError::NotFound(format!("the licence {id}"))
 }
 
-/// Counts a user, or moves their expiry; `false` if there is no such licence.
+/// Counts a user, or moves their expiry. Returns how many are counted then, 0 if the user was one of them
+/// before; `None` if there is no such licence.
 ///
 /// # Errors
 /// The engine's.
@@ -93,16 +99,17 @@ pub async fn count_user(
     licence: &str,
     record: &UserRecord,
     now: Timestamp,
-) -> Result<bool, EngineError> {
+) -> Result<Option<u64>, EngineError> {
     let [expiries, facts] = users_keys(licence, record.class);
-    let slots =
-        [keys::of_licence(licence, "terms"), expiries, facts, keys::of_licence(licence, "meta")];
+    let [terms, meta] = ["terms", "meta"].map(|name| keys::of_licence(licence, name));
+    let slots = [terms, expiries, facts, meta, reserve_key(licence, record.class)];
     let arguments = Arguments::new()
         .with(&*record.user)
         .with(record.expires.as_second())
         .with(now.as_second())
         .with(u8::from(record.anonymous));
-    Ok(engine.call::<u8>(&PUT_USER, &slots, &arguments).await? != 0)
+    let counted: i64 = engine.call(&PUT_USER, &slots, &arguments).await?;
+    Ok(u64::try_from(counted).ok())
 }
 
 impl Redis {
@@ -217,7 +224,7 @@ impl Redis {
         now: Timestamp,
     ) -> Result<()> {
         let counted = count_user(&self.engine, licence, record, now).await?;
-        if counted { Ok(()) } else { Err(no_licence(licence)) }
+        if counted.is_some() { Ok(()) } else { Err(no_licence(licence)) }
     }
 
     pub(super) async fn forget_user(
@@ -228,13 +235,12 @@ impl Redis {
         change: &Change,
     ) -> Result<bool> {
         let [expiries, facts] = users_keys(licence, class);
-        let reserve = format!("reserve:{}", class_letter(class));
         let slots = vec![
             keys::of_licence(licence, "terms"),
             expiries,
             facts,
             keys::of_licence(licence, "meta"),
-            keys::of_licence(licence, &reserve),
+            reserve_key(licence, class),
         ];
         let entry = write_entry(change, "user.release", licence, user)?;
         let arguments = Arguments::new().with(user).with(&entry);
