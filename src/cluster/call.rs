@@ -215,13 +215,15 @@ pub(super) async fn confirm(
     licence: &str,
     owner: u64,
     accepted: &Accepted,
+    limit: u32,
 ) -> Result<Confirmed, EngineError> {
     let anonymous = accepted.user.as_ref().is_some_and(|user| user.anonymous);
     let arguments = begin("confirm", owner)
         .with(accepted.seat.0)
         .with(accepted.session_id.as_deref().unwrap_or_default())
         .with(u8::from(accepted.user.is_some()))
-        .with(u8::from(anonymous));
+        .with(u8::from(anonymous))
+        .with(limit);
     match &*word(engine, licence, &arguments).await? {
         "done" => Ok(Confirmed::Done),
         "gone" => Ok(Confirmed::Gone),

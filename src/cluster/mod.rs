@@ -341,9 +341,16 @@ impl Authority for Cluster {
                 Unconfirmed::Unavailable
             }
         };
+        let limit = match (&accepted.user, self.inner.sharing.on_failure) {
+            (Some(user), OnFailure::Deny) => {
+                call::limit((self.inner.terms)(licence).as_deref(), user.class)
+            }
+            // Who was let in stays.
+            (_, OnFailure::Allow) | (None, _) => u32::MAX,
+        };
         for _ in 0..ATTEMPTS {
             let (owner, _) = self.member(licence).map_err(failed)?;
-            let answer = call::confirm(&self.inner.engine, licence, owner, accepted).await;
+            let answer = call::confirm(&self.inner.engine, licence, owner, accepted, limit).await;
             match answer.map_err(failed)? {
                 Confirmed::Done => {
                     if accepted.user.is_some() {

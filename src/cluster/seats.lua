@@ -288,13 +288,20 @@ if operation == 'admit' then
 end
 
 if operation == 'confirm' then
-  -- seat, session ('' = none), count the user, anonymous
+  -- seat, session ('' = none), count the user, anonymous, limit
   local seat = ARGV[3]
   if not lives(0, '0') then return { 'lost' } end
   local facts = read(owner, seat)
   if not facts then return { 'gone' } end
-  facts.established = true
   local class, user = facts.class, facts.user
+  local before = tonumber(call('ZSCORE', 'users:' .. class, user) or 0)
+  local holds = call('HEXISTS', 'opens:' .. owner, seat) == 1
+  -- The lease was over since the open was decided, and the user's place with it: it may be another's now.
+  if ARGV[5] == '1' and not holds and before <= second and call('HEXISTS', 'holds:' .. class, user) == 0
+    and counted(class) + reserved(class) >= tonumber(ARGV[7]) then
+    return { 'gone' }
+  end
+  facts.established = true
   if ARGV[4] ~= '' then
     if facts.session and facts.session ~= ARGV[4] then
       local key = session_key(user, facts.session)
@@ -304,9 +311,7 @@ if operation == 'confirm' then
     bind(owner, seat, facts)
   end
   write(owner, seat, facts)
-  if call('HDEL', 'opens:' .. owner, seat) == 0 then return { 'done' } end
   if ARGV[5] == '1' then
-    local before = tonumber(call('ZSCORE', 'users:' .. class, user) or 0)
     local expires = (math.floor(second / 86400) + facts.days) * 86400 + 86399
     local place
     if before > second then
@@ -322,7 +327,10 @@ if operation == 'confirm' then
       users_changed()
     end
   end
-  drop_hold(class, user)
+  if holds then
+    call('HDEL', 'opens:' .. owner, seat)
+    drop_hold(class, user)
+  end
   return { 'done' }
 end
 

@@ -32,8 +32,16 @@ struct Gateway {
 
 impl Gateway {
     async fn join(server: &RedisServer, quota: Quota, on_failure: OnFailure) -> Self {
+        Self::join_for(server, quota, on_failure, Duration::from_secs(2)).await
+    }
+
+    async fn join_for(
+        server: &RedisServer,
+        quota: Quota,
+        on_failure: OnFailure,
+        lease: Duration,
+    ) -> Self {
         let licence = Arc::new(terms(quota));
-        let lease = Duration::from_secs(2);
         let terms = Arc::new(move |_: &str| Some(Arc::clone(&licence)));
         let engine = engine(&server.url()).await;
         let sharing = Sharing { lease, on_failure };
@@ -190,8 +198,10 @@ async fn any_opens_are_decided_as_one_process_would() {
         Quota { users_count: 2, users_view_count: 1, ..Quota::default() },
     ];
     let mut gateways = Vec::new();
+    // No lease may end meanwhile, however slow the machine is.
+    let lease = Duration::from_secs(600);
     for _ in 0..2 {
-        gateways.push(Gateway::join(&server, quotas[0], OnFailure::Deny).await);
+        gateways.push(Gateway::join_for(&server, quotas[0], OnFailure::Deny, lease).await);
     }
     let settled = async |gateways: &[Gateway]| {
         eventually("the queues are empty", async || {

@@ -140,6 +140,12 @@ impl<'a> Asked<'a> {
         let mut asked = Self { arguments, before, now };
         let looks = matches!(&*arguments[0], b"admit" | b"renew");
         let owners = &asked.before.owners;
+        // Its seats are its own until somebody else asks for one, and nobody did.
+        if !looks && let Some(until) = asked.before.owners.get(&asked.argument(1)) {
+            let until = until.max(now as f64 + 1.0);
+            asked.before.owners.insert(asked.argument(1), until);
+            return asked;
+        }
         if looks && owners.contains_key(&asked.argument(1)) {
             let lease: u64 = asked.argument(2).parse().unwrap();
             let latest = owners.values().copied().fold(0.0, f64::max);
@@ -174,16 +180,24 @@ impl<'a> Asked<'a> {
         if self.admits() { self.counts_are_told(reply) } else { Ok(()) }
     }
 
-    /// Only an open that was admitted raises a count, and never over the limit.
+    /// Only an open that was admitted raises a count, and never over the limit. One that was accepted
+    /// after its owner's lease was over, and with it the place of its user, can count the user anew.
     fn may_grow(&self, class: &str, what: &str, before: u64, after: u64, limited: bool) -> Outcome {
         if after <= before {
             return Ok(());
         }
         let told = format!("{what} of {class} went from {before} to {after}");
-        if !self.admits() || self.argument(5) != class || after > before + 1 {
+        let counts = self.argument(0) == "confirm" && self.argument(4) == "1" && what == "users";
+        let admits = self.admits() && self.argument(5) == class;
+        if !(admits || counts) || after > before + 1 {
             return Err(told);
         }
-        let (forced, limit) = (self.argument(9) == "1", self.argument(12));
+        let (forced, limit) = if counts {
+            (false, self.argument(6))
+        } else {
+            (self.argument(9) == "1", self.argument(12))
+        };
+        let limited = limited || counts;
         if limited && !forced && after > limit.parse().unwrap() {
             return Err(format!("{told}, over the limit of {limit}"));
         }
