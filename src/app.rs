@@ -19,7 +19,6 @@ use async_trait::async_trait;
 use jiff::SignedDuration;
 use parking_lot::Mutex;
 use pingora::apps::http_app::HttpServer;
-use pingora::connectors::http::Connector;
 use pingora::proxy::HttpProxy;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server, ShutdownWatch};
@@ -33,6 +32,7 @@ use crate::clock::{self, Clock};
 use crate::cluster::{Cluster, Sharing, Standing};
 use crate::config::{self, ConfigErrors, ConfigWarning, Loaded, Settings, StoreBackend};
 use crate::engine::{Engine, EngineError};
+use crate::gateway::exchange::Dispatcher;
 use crate::gateway::front::Front;
 use crate::gateway::proxy::Gateway;
 use crate::gateway::site::{Shared, Site};
@@ -398,8 +398,8 @@ struct Keeper {
 #[async_trait]
 impl BackgroundService for Keeper {
     async fn start(&self, mut shutdown: ShutdownWatch) {
-        let connector = Arc::new(Connector::new(None));
-        let mut watches = self.watch_upstreams(&connector);
+        let dispatcher = Arc::new(Dispatcher::once());
+        let mut watches = self.watch_upstreams(&dispatcher);
         let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
         let mut high_water = tokio::time::interval(HIGH_WATER_INTERVAL);
         let mut jumps = clock::Jumps::watch();
@@ -433,18 +433,18 @@ impl BackgroundService for Keeper {
                 }
                 _ = high_water.tick() => {
                     if self.follow_clock().await && self.reload().await.is_ok() {
-                        watches = self.watch_upstreams(&connector);
+                        watches = self.watch_upstreams(&dispatcher);
                     }
                 }
                 _ = hangup.recv() => {
                     if self.reload().await.is_ok() {
-                        watches = self.watch_upstreams(&connector);
+                        watches = self.watch_upstreams(&dispatcher);
                     }
                 }
                 Some(request) = requests.recv() => {
                     let answer = self.reload().await;
                     if answer.is_ok() {
-                        watches = self.watch_upstreams(&connector);
+                        watches = self.watch_upstreams(&dispatcher);
                     }
                     // Whoever asked may have left.
                     let _ = request.send(answer);
@@ -461,12 +461,12 @@ impl BackgroundService for Keeper {
 
 impl Keeper {
     /// A task for each set of document servers; they end when the set is dropped.
-    fn watch_upstreams(&self, connector: &Arc<Connector>) -> JoinSet<()> {
+    fn watch_upstreams(&self, dispatcher: &Arc<Dispatcher>) -> JoinSet<()> {
         let mut watches = JoinSet::new();
         for upstreams in &self.shared.site.load().upstreams {
             let upstreams = Arc::clone(upstreams);
-            let connector = Arc::clone(connector);
-            watches.spawn(async move { upstreams.watch(&connector).await });
+            let dispatcher = Arc::clone(dispatcher);
+            watches.spawn(async move { upstreams.watch(&dispatcher).await });
         }
         watches
     }

@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 use support::editor::event;
 use support::gateway::{EDITORS, VIEWERS};
+use support::raw_server::{RawRequest, RawServer, Step, ok};
 use support::{
     AuthReply, Call, Gateway, Heard, LicenceFile, Open, Opened, Poller, Setup, StandIn, eventually,
 };
@@ -318,4 +319,48 @@ async fn a_second_web_socket_cannot_end_what_the_first_goes_on_with() {
     assert_eq!(gateway.seats("default", EDITORS).await, 1.0);
     upgraded.goodbye().await;
     gateway.await_seats(EDITORS, 0.0).await;
+}
+
+/// A server that gives out one session and takes what is posted to it.
+fn simple(request: &RawRequest) -> Step {
+    let opening = r#"0{"sid":"s1","upgrades":["websocket"],"pingInterval":25000,"pingTimeout":20000,"maxPayload":100000}"#;
+    let is_handshake = request.target().ends_with(b"transport=polling");
+    match request.line().starts_with(b"POST") {
+        true => Step::Send(ok("ok")),
+        false if is_handshake => Step::Send(ok(opening)),
+        false => Step::Send(ok("2")),
+    }
+}
+
+#[tokio::test]
+async fn requests_go_on_over_the_connection_of_those_before() {
+    let server = RawServer::start(simple).await;
+    let gateway = Setup::before(server.addr).set("server.workers", 1).start().await;
+    let poller = Poller::connect(gateway.addr, "d").await;
+    for _ in 0..3 {
+        assert_eq!(poller.post(&["3"]).await.text(), "ok");
+        assert_eq!(poller.poll().await.text(), "2");
+    }
+    let places: Vec<usize> = server.seen().iter().map(|request| request.nth).collect();
+    assert_eq!(places, (0..7).collect::<Vec<_>>());
+    assert!(server.seen().iter().filter(|request| !request.body.is_empty()).count() == 3);
+}
+
+/// A connection may be closed while a request is on its way. Nobody knows what became of that: what
+/// is only asked is asked again, what is said is not said twice.
+#[tokio::test]
+async fn a_poll_is_repeated_where_the_connection_was_closed_and_a_post_is_not() {
+    let server = RawServer::start(|request| match request.nth {
+        0 => simple(request),
+        _ => Step::Close,
+    })
+    .await;
+    let gateway = Setup::before(server.addr).set("server.workers", 1).start().await;
+    let poller = Poller::connect(gateway.addr, "d").await;
+    assert_eq!(poller.poll().await.text(), "2");
+    let places: Vec<usize> = server.seen().iter().map(|request| request.nth).collect();
+    assert_eq!(places, [0, 1, 0]);
+    assert_eq!(poller.post(&["3"]).await.status, 502);
+    let posts = server.seen().iter().filter(|request| !request.body.is_empty()).count();
+    assert_eq!(posts, 1);
 }

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span};
 
 use super::aside::Aside;
 use super::judge::{self, Reply};
@@ -97,6 +97,8 @@ pub struct Connection {
     pub head: Vec<u8>,
     /// What the server sent behind its handshake.
     pub early: Bytes,
+    /// One of the streams is encrypted: its end has to be written.
+    pub encrypted: bool,
     /// The session that this connection goes on with, if it began by polling.
     pub upgrades: Option<Upgrade>,
 }
@@ -131,17 +133,16 @@ impl Connection {
             tenant: self.tenant,
             upgrades: self.upgrades,
             counted,
+            encrypted: self.encrypted,
             upgraded: false,
             client_said_goodbye: false,
             server_said_goodbye: false,
         };
-        async {
-            let end = driver.drive().await;
+        let end = driver.drive(&span).await;
+        span.in_scope(|| {
             driver.leave(end);
             tracing::debug!(?end, "session ended");
-        }
-        .instrument(span)
-        .await;
+        });
         drop(under_way);
     }
 }
@@ -154,6 +155,7 @@ struct Driver<C, S> {
     closing: watch::Receiver<bool>,
     upgrades: Option<Upgrade>,
     counted: Option<GaugeGuard>,
+    encrypted: bool,
     /// The WebSocket has taken the session over from polling.
     upgraded: bool,
     client_said_goodbye: bool,
@@ -176,35 +178,40 @@ where
     C: AsyncRead + AsyncWrite + Unpin,
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    async fn drive(&mut self) -> End {
+    async fn drive(&mut self, span: &Span) -> End {
         loop {
+            // Not within the span: most of what comes passes on without a word in the log.
             let wake = self.wait().await;
-            let event = match wake {
-                Wake::Pump(event) => event,
-                Wake::Moved => {
-                    rehome(&self.shared, &self.shared.present(&self.tenant), &self.session).await;
-                    continue;
-                }
-                Wake::Closed(reason) if self.is_probing() => {
-                    tracing::debug!(?reason, "the polling session is closed");
-                    return End::ProbeEnded;
-                }
-                Wake::Closed(reason) => {
-                    tracing::info!(?reason, "session is closed");
-                    self.dismiss(DisconnectCode::Drop).await;
-                    return End::Closed;
-                }
-                Wake::Refused => {
-                    self.dismiss(DisconnectCode::AccessDenied).await;
-                    return End::Refused;
-                }
-                Wake::Closing => {
-                    self.farewell(&[], 1001).await;
-                    return End::ShutDown;
-                }
-            };
-            if let Some(end) = self.on_event(event).await {
+            if let Some(end) = self.on_wake(wake).instrument(span.clone()).await {
                 return end;
+            }
+        }
+    }
+
+    /// Deals with what woke the driver; `Some` ends the connection.
+    async fn on_wake(&mut self, wake: Wake) -> Option<End> {
+        match wake {
+            Wake::Pump(event) => self.on_event(event).await,
+            Wake::Moved => {
+                rehome(&self.shared, &self.shared.present(&self.tenant), &self.session).await;
+                None
+            }
+            Wake::Closed(reason) if self.is_probing() => {
+                tracing::debug!(?reason, "the polling session is closed");
+                Some(End::ProbeEnded)
+            }
+            Wake::Closed(reason) => {
+                tracing::info!(?reason, "session is closed");
+                self.dismiss(DisconnectCode::Drop).await;
+                Some(End::Closed)
+            }
+            Wake::Refused => {
+                self.dismiss(DisconnectCode::AccessDenied).await;
+                Some(End::Refused)
+            }
+            Wake::Closing => {
+                self.farewell(&[], 1001).await;
+                Some(End::ShutDown)
             }
         }
     }
@@ -361,13 +368,17 @@ where
     async fn finish_after(&mut self, from: Peer) -> End {
         let to = from.other();
         let finishing = async {
-            if self.pump.finish(to).await.is_err() {
+            let said_all =
+                self.pump.inspect.client.is_closed() && self.pump.inspect.server.is_closed();
+            if said_all && !self.encrypted {
+                // To close a socket ends its stream as well, and both are closed next.
+                let _ = self.pump.flush(to).await;
+                return;
+            }
+            if self.pump.finish(to).await.is_err() || said_all {
                 return;
             }
             if from == Peer::Server {
-                if self.pump.inspect.client.is_closed() && self.pump.inspect.server.is_closed() {
-                    return;
-                }
                 // Closing with unread bytes would reset the client before it has read the rest.
                 return self.pump.discard(Peer::Client).await;
             }

@@ -1,8 +1,8 @@
-//! A client's stream on which small writes wait for what follows them: an answer's head and its
-//! body leave in one segment, by one system call.
+//! A stream on which small writes wait for what follows them: a head and its body leave in one
+//! segment, by one system call.
 //!
 //! Pingora's own listener gives its streams such a buffer; a stream that is accepted elsewhere
-//! has none.
+//! has none. To a server Pingora flushes a request's head before its body is known.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -27,12 +27,19 @@ pub(super) struct Corked {
     stream: Stream,
     /// Bytes that wait. Idle connections keep no memory.
     held: Vec<u8>,
+    /// The next flush is that of a head whose body follows.
+    expects_body: bool,
 }
 
 impl Corked {
     /// Nothing is held yet.
     pub(super) fn new(stream: Stream) -> Self {
-        Self { stream, held: Vec::new() }
+        Self { stream, held: Vec::new(), expects_body: false }
+    }
+
+    /// The first flush, that of a request's head, waits for the body.
+    pub(super) fn before_body(stream: Stream) -> Self {
+        Self { expects_body: true, ..Self::new(stream) }
     }
 
     /// The stream without the cork, if nothing is held back on it; any other stream as it is.
@@ -99,6 +106,9 @@ impl AsyncWrite for Corked {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if std::mem::take(&mut self.expects_body) {
+            return Poll::Ready(Ok(()));
+        }
         if !self.held.is_empty() {
             ready!(self.poll_write_through(context, &[]))?;
         }
@@ -186,6 +196,21 @@ mod tests {
         assert_eq!(peer.read(&mut read).await.unwrap(), 8);
         assert_eq!(&read[..8], b"headbody");
         assert_eq!(corked.held.capacity(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_head_waits_for_its_body_and_the_next_one_does_not() {
+        let (here, mut peer) = tokio::io::duplex(64);
+        let mut corked = Corked::before_body(Box::new(here));
+        let mut read = [0; 64];
+        corked.write_all(b"head").await.unwrap();
+        corked.flush().await.unwrap();
+        corked.write_all(b"body").await.unwrap();
+        corked.flush().await.unwrap();
+        assert_eq!(peer.read(&mut read).await.unwrap(), 8);
+        corked.write_all(b"head").await.unwrap();
+        corked.flush().await.unwrap();
+        assert_eq!(peer.read(&mut read).await.unwrap(), 4);
     }
 
     /// Whatever the peer takes at a time, every byte comes, once and in order.

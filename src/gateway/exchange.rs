@@ -15,13 +15,22 @@ use pingora::upstreams::peer::HttpPeer;
 use tokio::time::timeout;
 
 use super::attentive::attentive;
+use super::corked::Corked;
 use super::handshake::is_hop_by_hop;
 use super::upstream::Upstreams;
+
+/// Sends requests, each over a connection that no other request is on.
+pub struct Dispatcher {
+    connector: Connector,
+    keeps: bool,
+}
 
 /// A connection that has sent its request and received an answer's head.
 pub struct Exchange {
     session: HttpSession,
     pub head: ResponseHeader,
+    /// The server it may be kept for.
+    keep_for: Option<HttpPeer>,
 }
 
 /// The peer for a request to `address`; an upgrade is never forwarded this way, and an idle
@@ -53,55 +62,111 @@ const ATTENTIVE_FROM: usize = 64 * 1024;
 /// The most interim answers (RFC 9110, section 15.2) before a final one.
 const MAX_INTERIM: usize = 16;
 
-/// Sends `request` with `body` over a connection of its own and reads the answer's head.
-///
-/// # Errors
-/// No connection, or no answer in time.
-pub async fn send(
-    connector: &Connector,
-    address: SocketAddr,
-    upstreams: &Upstreams,
-    mut request: RequestHeader,
-    body: Bytes,
-) -> pingora::Result<Exchange> {
-    // A command must not be sent twice, so it never takes a pooled connection that may be closing.
-    let settings = &upstreams.settings;
-    let mut peer = peer(address, upstreams);
-    peer.options.idle_timeout = Some(Duration::ZERO);
-    let hops: Vec<_> = request.headers.keys().filter(|name| is_hop_by_hop(name)).cloned().collect();
-    for name in &hops {
-        request.remove_header(name);
+impl Dispatcher {
+    /// One that makes a connection for each request. A command must not be sent twice, and
+    /// nobody knows what became of one whose connection was closing.
+    pub fn once() -> Self {
+        Self { connector: Connector::new(None), keeps: false }
     }
-    request.remove_header(&header::EXPECT);
-    if body.is_empty() && matches!(request.method, http::Method::GET | http::Method::HEAD) {
-        request.remove_header(&header::CONTENT_LENGTH);
-    } else {
-        request.insert_header(header::CONTENT_LENGTH, body.len())?;
+
+    /// One that uses connections again that were [kept](Self::keep).
+    pub fn keeping() -> Self {
+        Self { connector: Connector::new(None), keeps: true }
     }
-    request.insert_header(header::CONNECTION, "close")?;
-    let (session, _) = connector.get_http_session(&peer).await?;
-    let mut session = match session {
-        HttpSession::H1(http1) if body.len() > ATTENTIVE_FROM => {
-            HttpSession::H1(Http1Session::new(attentive(http1.into_inner())))
+
+    /// Sends `request` with `body` and reads the answer's head.
+    ///
+    /// # Errors
+    /// No connection, or no answer in time.
+    pub async fn send(
+        &self,
+        address: SocketAddr,
+        upstreams: &Upstreams,
+        mut request: RequestHeader,
+        body: Bytes,
+    ) -> pingora::Result<Exchange> {
+        let peer = peer(address, upstreams);
+        let hops: Vec<_> =
+            request.headers.keys().filter(|name| is_hop_by_hop(name)).cloned().collect();
+        for name in &hops {
+            request.remove_header(name);
         }
-        session => session,
-    };
-    session.set_read_timeout(Some(settings.read_timeout));
-    session.set_write_timeout(Some(settings.read_timeout));
+        request.remove_header(&header::EXPECT);
+        if body.is_empty() && matches!(request.method, http::Method::GET | http::Method::HEAD) {
+            request.remove_header(&header::CONTENT_LENGTH);
+        } else {
+            request.insert_header(header::CONTENT_LENGTH, body.len())?;
+        }
+        let is_large = body.len() > ATTENTIVE_FROM;
+        let keeps = self.keeps && !is_large;
+        if !keeps {
+            request.insert_header(header::CONNECTION, "close")?;
+        }
+        let (session, is_used) = self.connector.get_http_session(&peer).await?;
+        let session = match session {
+            HttpSession::H1(http1) if is_large => {
+                HttpSession::H1(Http1Session::new(attentive(http1.into_inner())))
+            }
+            HttpSession::H1(http1) if !body.is_empty() => {
+                let stream = Corked::before_body(Corked::remove(http1.into_inner()));
+                HttpSession::H1(Http1Session::new(Box::new(stream)))
+            }
+            session => session,
+        };
+        // A used connection may have been closing: what can be asked again is asked again.
+        let again = (is_used && request.method == http::Method::GET).then(|| request.clone());
+        let sent = ask(session, request, body, upstreams).await;
+        let (session, mut head) = match (sent, again) {
+            (Err(error), Some(request)) if was_closed(&error) => {
+                let (session, _) = self.connector.get_http_session(&peer).await?;
+                ask(session, request, Bytes::new(), upstreams).await?
+            }
+            (sent, _) => sent?,
+        };
+        let hops: Vec<_> =
+            head.headers.keys().filter(|name| is_hop_by_hop(name)).cloned().collect();
+        for name in &hops {
+            head.remove_header(name);
+        }
+        Ok(Exchange { session, head, keep_for: keeps.then_some(peer) })
+    }
+
+    /// Keeps the connection of an exchange whose answer was read to its end, if it is good for
+    /// another one; returns the answer's head.
+    pub async fn keep(&self, exchange: Exchange) -> ResponseHeader {
+        if let Some(peer) = exchange.keep_for {
+            self.connector.release_http_session(exchange.session, &peer, Some(POOL_IDLE)).await;
+        }
+        exchange.head
+    }
+}
+
+/// Whether the connection was closed before an answer came.
+fn was_closed(error: &pingora::Error) -> bool {
+    matches!(
+        error.etype(),
+        ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError
+    )
+}
+
+async fn ask(
+    mut session: HttpSession,
+    request: RequestHeader,
+    body: Bytes,
+    upstreams: &Upstreams,
+) -> pingora::Result<(HttpSession, ResponseHeader)> {
+    let limit = Some(upstreams.settings.read_timeout);
+    session.set_read_timeout(limit);
+    session.set_write_timeout(limit);
     session.write_request_header(Box::new(request)).await?;
     let written = write_body(&mut session, body).await;
     // A server that takes no more of a body may have said why.
-    let read = match written {
+    let head = match written {
         Err(error) if *error.etype() == ErrorType::WriteTimedout => Err(error),
         Err(error) => read_head(&mut session).await.map_err(|_| error),
         Ok(()) => read_head(&mut session).await,
     };
-    let mut head = read?;
-    let hops: Vec<_> = head.headers.keys().filter(|name| is_hop_by_hop(name)).cloned().collect();
-    for name in &hops {
-        head.remove_header(name);
-    }
-    Ok(Exchange { session, head })
+    Ok((session, head?))
 }
 
 async fn write_body(session: &mut HttpSession, body: Bytes) -> pingora::Result<()> {

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{StatusCode, Version};
-use pingora::connectors::http::Connector;
 use pingora::http::RequestHeader;
 use pingora::modules::http::HttpModules;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
@@ -18,7 +17,7 @@ use pingora::{Error, ErrorSource, ErrorType};
 use super::answer::Answer;
 use super::caller::Caller;
 use super::command;
-use super::exchange;
+use super::exchange::{self, Dispatcher};
 use super::front;
 use super::handshake::{self, HandshakeError};
 use super::http2::{self, TooManyHeaders};
@@ -43,7 +42,9 @@ const MAX_TRIES: usize = 3;
 /// The proxy's logic.
 pub struct Gateway {
     pub shared: Arc<Shared>,
-    connector: Connector,
+    /// For commands, and for the requests of the polling transport.
+    commands: Dispatcher,
+    polling: Dispatcher,
 }
 
 /// What is known of one request.
@@ -66,7 +67,7 @@ pub struct RequestContext {
 impl Gateway {
     /// A gateway over `shared`.
     pub fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, connector: Connector::new(None) }
+        Self { shared, commands: Dispatcher::once(), polling: Dispatcher::keeping() }
     }
 
     /// Whether an address may reach what is for operators only.
@@ -106,10 +107,11 @@ impl Gateway {
         prepare(&mut request, context, tenant)?;
         let address = pick(session, context, tenant)?;
         let upstreams = &tenant.upstreams;
-        let mut exchange =
-            exchange::send(&self.connector, address, upstreams, request, body.bytes.clone())
-                .await
-                .map_err(Error::into_up)?;
+        let mut exchange = self
+            .commands
+            .send(address, upstreams, request, body.bytes.clone())
+            .await
+            .map_err(Error::into_up)?;
         let bodiless = session.req_header().method == http::Method::HEAD;
         session.write_response_header(Box::new(exchange.head.clone()), bodiless).await?;
         while let Some(piece) = exchange.next().await.map_err(Error::into_up)? {
@@ -174,7 +176,7 @@ impl Gateway {
         prepare(&mut request, context, tenant)?;
         let polling = Polling {
             shared: &self.shared,
-            connector: &self.connector,
+            dispatcher: &self.polling,
             tenant,
             request,
             client: context.caller.client,

@@ -13,6 +13,7 @@ use pingora::protocols::http::ServerSession;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType};
 use tokio::time::timeout;
+use tokio_util::either::Either;
 
 use super::coauthoring::Connection;
 use super::corked::Corked;
@@ -45,7 +46,10 @@ impl Tunnel {
     pub async fn run(self, client: Stream, server: ServerStream) {
         let Self { shared, tenant, address, inspected, upgrades, head, early, busy } = self;
         if inspected {
-            Connection { shared, tenant, address, head, early, upgrades }.run(client, server).await;
+            let encrypted = client.get_ssl_digest().is_some() || matches!(server, Either::Right(_));
+            let connection =
+                Connection { shared, tenant, address, head, early, encrypted, upgrades };
+            connection.run(client, server).await;
         } else {
             run_transparent(shared, client, server, &head, &early).await;
         }

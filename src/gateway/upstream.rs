@@ -11,7 +11,6 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
-use pingora::connectors::http::Connector;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::lb::discovery::ServiceDiscovery;
 use pingora::lb::health_check::HttpHealthCheck;
@@ -20,7 +19,7 @@ use pingora::lb::{Backend, Backends, LoadBalancer};
 use pingora::protocols::l4::socket::SocketAddr as PingoraAddr;
 use tokio::time::{Instant, timeout};
 
-use super::exchange;
+use super::exchange::Dispatcher;
 use super::tls::upstream::Dialer;
 use crate::clock;
 use crate::config::{BuildFacts, DocumentServer};
@@ -108,10 +107,10 @@ impl Upstreams {
     }
 
     /// Keeps refreshing; never returns.
-    pub async fn watch(&self, connector: &Connector) {
+    pub async fn watch(&self, dispatcher: &Dispatcher) {
         let mut facts_are_due = Instant::now();
         loop {
-            if Instant::now() >= facts_are_due && self.ask_facts(connector).await {
+            if Instant::now() >= facts_are_due && self.ask_facts(dispatcher).await {
                 facts_are_due = Instant::now() + FACTS_INTERVAL;
             }
             tokio::time::sleep(CHECK_INTERVAL).await;
@@ -120,15 +119,15 @@ impl Upstreams {
     }
 
     /// Asks the document server for its build; returns whether it answered.
-    async fn ask_facts(&self, connector: &Connector) -> bool {
+    async fn ask_facts(&self, dispatcher: &Dispatcher) -> bool {
         let Some(address) = self.pick(b"", &[]) else { return false };
-        let facts = match self.ask(connector, address, "license").await {
+        let facts = match self.ask(dispatcher, address, "license").await {
             Some(answer) => command::facts_from_license_reply(&answer),
             None => return false,
         };
         let facts = match facts {
             Some(facts) => Some(facts),
-            None => self.ask(connector, address, "version").await.and_then(|answer| {
+            None => self.ask(dispatcher, address, "version").await.and_then(|answer| {
                 let (version, number) = command::facts_from_version_reply(&answer)?;
                 let before = self.facts();
                 let build = BuildFacts { version, number, ..before.build.clone() };
@@ -147,7 +146,7 @@ impl Upstreams {
     }
 
     /// Asks one command of the gateway's own. Carries no `X-Forwarded-For`.
-    async fn ask(&self, connector: &Connector, address: SocketAddr, what: &str) -> Option<Bytes> {
+    async fn ask(&self, dispatcher: &Dispatcher, address: SocketAddr, what: &str) -> Option<Bytes> {
         let mut claims = serde_json::Map::new();
         claims.insert("c".to_owned(), what.into());
         let secret = self.settings.secrets.inbox.as_ref().and_then(|secrets| secrets.first());
@@ -164,7 +163,8 @@ impl Upstreams {
             request.insert_header(http::header::HOST, host)?;
             request.insert_header(http::header::CONTENT_TYPE, "application/json")?;
             let body = Bytes::from(serde_json::Value::Object(claims).to_string());
-            exchange::send(connector, address, self, request, body)
+            dispatcher
+                .send(address, self, request, body)
                 .await?
                 .whole_body(MAX_FACTS, CHECK_TIMEOUT)
                 .await

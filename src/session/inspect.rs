@@ -14,7 +14,7 @@ use self::held::Held;
 use crate::wire::packet::{EventType, MessageKind};
 use crate::wire::scan::{MessageScanner, Progress};
 use crate::wire::websocket::{
-    Decoded, Decoder, FrameError, FrameHead, Opcode, Sender, unmask, write_frame,
+    Decoded, Decoder, FrameError, FrameHead, Mask, Opcode, Sender, unmask, write_frame,
 };
 
 /// The largest message of the co-authoring protocol, in bytes (WIRE.md section 2, `maxPayload`).
@@ -37,7 +37,7 @@ const GOING_AWAY: u16 = 1001;
 
 /// Payload bytes that are unmasked and looked at in one step: more than it takes to know the type
 /// of a message, and few enough that clearing them costs nothing.
-const PIECE: usize = 512;
+const PIECE: usize = 256;
 
 /// What came of showing an [`Inspector`] some bytes.
 #[derive(Debug, PartialEq, Eq)]
@@ -267,19 +267,24 @@ impl Inspector {
             return Ok(false);
         }
         let mut buffer = [0; PIECE];
-        let mut offset = offset;
+        let (mut rest, mut offset) = (payload, offset);
         let mut release = false;
-        for piece in payload.chunks(PIECE) {
-            let Some(plain) = buffer.get_mut(..piece.len()) else { continue };
-            plain.copy_from_slice(piece);
-            if let Some(mask) = head.mask {
-                unmask(plain, mask, offset);
+        while !rest.is_empty() && self.treatment != Treatment::Pass {
+            let mut taken = 0;
+            if let (Treatment::Watch, Some(mask)) = (self.treatment, head.mask) {
+                taken = self.scanner.skip_masked(rest, Mask::new(mask, offset));
             }
-            offset += piece.len() as u64;
-            release |= self.read_text(plain)?;
-            if self.treatment == Treatment::Pass {
-                break;
+            if taken == 0 {
+                taken = rest.len().min(PIECE);
+                let plain = buffer.get_mut(..taken).unwrap_or_default();
+                plain.copy_from_slice(rest.get(..taken).unwrap_or_default());
+                if let Some(mask) = head.mask {
+                    unmask(plain, mask, offset);
+                }
+                release |= self.read_text(plain)?;
             }
+            offset += taken as u64;
+            rest = rest.get(taken..).unwrap_or_default();
         }
         Ok(release)
     }

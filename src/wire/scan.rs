@@ -8,11 +8,15 @@
 //!
 //! No allocation, no recursion; strings of no interest are skipped with `memchr`.
 
+mod masked;
+
 use std::sync::LazyLock;
 
 use memchr::memchr2;
 
 use super::packet::{EventType, HeaderMachine, HeaderStep, MessageKind};
+use super::websocket::Mask;
+use masked::{StringEnd, find_end};
 
 /// Deeper messages are malformed.
 pub const MAX_DEPTH: usize = 512;
@@ -102,6 +106,23 @@ impl MessageScanner {
         let mut rest = self.skip_beginning(chunk);
         while self.body.event.is_none() && self.advance(&mut rest) {}
         (rest, self.progress())
+    }
+
+    /// Skips the rest of a string of no interest that the scanner is in, without taking the mask
+    /// off; returns how many bytes that were. `mask` is turned to the first of them.
+    pub fn skip_masked(&mut self, bytes: &[u8], mask: Mask) -> usize {
+        let escaped = match (self.phase, self.body.text) {
+            (Phase::Body, Text::Skip) => false,
+            (Phase::Body, Text::SkipEscape) => true,
+            _ => return 0,
+        };
+        let (text, skipped) = match find_end(bytes, mask, escaped) {
+            StringEnd::At(quote) => (Text::Outside, quote + 1),
+            StringEnd::Beyond { escaped: false } => (Text::Skip, bytes.len()),
+            StringEnd::Beyond { escaped: true } => (Text::SkipEscape, bytes.len()),
+        };
+        self.body.text = text;
+        skipped
     }
 
     /// Takes the usual beginning off a message's first bytes, all at once.
@@ -267,18 +288,34 @@ impl Body {
         match self.text {
             Text::Outside if self.depth > 2 => self.take_nested(bytes),
             Text::Skip => self.skip(bytes),
+            Text::Candidate => self.take_candidate(bytes),
             Text::Outside
             | Text::SkipEscape
-            | Text::Candidate
             | Text::CandidateEscape
             | Text::CandidateUnicode { .. } => {
                 let Some((&byte, tail)) = bytes.split_first() else { return Taken::Bytes(bytes) };
-                match self.step(byte) {
-                    Step::On => Taken::Bytes(tail),
-                    Step::NoAuth => Taken::NoAuth,
-                    Step::Malformed => Taken::Malformed,
-                }
+                self.step(byte).then(tail)
             }
+        }
+    }
+
+    /// Goes through a string that is compared: what is no escape all at once.
+    fn take_candidate<'a>(&mut self, bytes: &'a [u8]) -> Taken<'a> {
+        let free = self.candidate.get_mut(self.candidate_len..).unwrap_or_default();
+        let mut tail = bytes;
+        for slot in free {
+            match tail.split_first() {
+                Some((byte, after)) if !matches!(byte, b'"' | b'\\') => {
+                    *slot = *byte;
+                    self.candidate_len += 1;
+                    tail = after;
+                }
+                _ => break,
+            }
+        }
+        match tail.split_first() {
+            Some((&byte, after)) => self.step(byte).then(after),
+            None => Taken::Bytes(tail),
         }
     }
 
@@ -308,11 +345,7 @@ impl Body {
         let Some((&byte, tail)) = bytes.get(at..).and_then(<[u8]>::split_first) else {
             return Taken::Bytes(&[]);
         };
-        match self.step(byte) {
-            Step::On => Taken::Bytes(tail),
-            Step::NoAuth => Taken::NoAuth,
-            Step::Malformed => Taken::Malformed,
-        }
+        self.step(byte).then(tail)
     }
 
     fn step(&mut self, byte: u8) -> Step {
@@ -535,6 +568,17 @@ enum Step {
     On,
     NoAuth,
     Malformed,
+}
+
+impl Step {
+    /// The same of the bytes that are left behind it.
+    fn then(self, tail: &[u8]) -> Taken<'_> {
+        match self {
+            Self::On => Taken::Bytes(tail),
+            Self::NoAuth => Taken::NoAuth,
+            Self::Malformed => Taken::Malformed,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -253,18 +253,34 @@ fn head_length(bytes: &[u8]) -> usize {
     2 + length + if second & 0x80 != 0 { 4 } else { 0 }
 }
 
+/// The key that a client's payload is masked with, turned to some byte of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Mask(u32);
+
+impl Mask {
+    /// The mask at the byte of a payload that has this `offset`.
+    pub fn new(key: [u8; 4], offset: u64) -> Self {
+        // The next byte's key is the lowest.
+        Self(u32::from_le_bytes(key).rotate_right(8 * (offset % 4) as u32))
+    }
+
+    /// What the byte at `index` from here on is masked with.
+    pub fn at(self, index: usize) -> u8 {
+        (self.0 >> (8 * (index % 4))) as u8
+    }
+}
+
 /// Takes the mask off (or puts it on) in place; `offset` is the position of the first byte in
 /// its frame's payload.
 pub fn unmask(bytes: &mut [u8], mask: [u8; 4], offset: u64) {
-    let mut key = mask;
-    key.rotate_left((offset % 4) as usize);
-    let word = u64::from_ne_bytes([key[0], key[1], key[2], key[3], key[0], key[1], key[2], key[3]]);
+    let mask = Mask::new(mask, offset);
+    let word = u64::from(mask.0) << 32 | u64::from(mask.0);
     let (words, rest) = bytes.as_chunks_mut::<8>();
     for chunk in words {
-        *chunk = (u64::from_ne_bytes(*chunk) ^ word).to_ne_bytes();
+        *chunk = (u64::from_le_bytes(*chunk) ^ word).to_le_bytes();
     }
-    for (byte, key) in rest.iter_mut().zip(key.iter().cycle()) {
-        *byte ^= key;
+    for (at, byte) in rest.iter_mut().enumerate() {
+        *byte ^= mask.at(at);
     }
 }
 

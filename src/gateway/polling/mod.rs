@@ -17,7 +17,6 @@ use bytes::{Bytes, BytesMut};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::{Method, StatusCode, header};
-use pingora::connectors::http::Connector;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session as HttpSession;
 use tokio::sync::watch;
@@ -29,7 +28,7 @@ pub use table::{PolledSession, PolledSessions, Upgrade};
 use super::answer::Answer;
 use super::body::{Share, busy, read_whole};
 use super::coauthoring;
-use super::exchange::{self, Exchange};
+use super::exchange::{Dispatcher, Exchange};
 use super::judge::{self, Reply};
 use super::site::{Shared, Tenant};
 use crate::clock;
@@ -63,7 +62,7 @@ const TAKEN: &[u8] = b"ok";
 /// One request of the polling transport.
 pub struct Polling<'a> {
     pub shared: &'a Arc<Shared>,
-    pub connector: &'a Connector,
+    pub dispatcher: &'a Dispatcher,
     pub tenant: &'a Arc<Tenant>,
     /// The request as it goes to the document server.
     pub request: RequestHeader,
@@ -100,16 +99,17 @@ impl Polling<'_> {
         if session.req_header().method != Method::GET {
             return refuse(EngineRefusal::BadHandshakeMethod, session).await;
         }
-        let mut exchange = self.send(server, Bytes::new()).await?;
-        let Whole { bytes: body, .. } = match read_answer(&mut exchange).await? {
+        let exchange = self.send(server, Bytes::new()).await?;
+        let (head, body) = self.read_answer(exchange).await?;
+        let Whole { bytes: body, .. } = match body {
             Ok(whole) => whole,
             Err(unread) => return unread.send(session).await,
         };
-        if exchange.head.status == StatusCode::OK {
+        if head.status == StatusCode::OK {
             let Some(handshake) =
                 payload::packets(&body).find_map(|(packet, _)| EngineHandshake::parse(packet).ok())
             else {
-                return relay(session, exchange.head, body).await;
+                return relay(session, head, body).await;
             };
             let open = self.shared.metrics.polling();
             let tenant = Arc::clone(self.tenant);
@@ -118,7 +118,7 @@ impl Polling<'_> {
                 return refuse(EngineRefusal::BadRequest, session).await;
             }
         }
-        relay(session, exchange.head, body).await
+        relay(session, head, body).await
     }
 
     /// Judges the packets of a `POST` and passes them on.
@@ -156,10 +156,9 @@ impl Polling<'_> {
             }
         };
         let sent = async {
-            let mut exchange = self.send(polled.server, body).await?;
-            let answer = read_answer(&mut exchange).await?;
-            let answer = answer.unwrap_or_default();
-            Ok::<_, Box<pingora::Error>>((exchange.head, answer))
+            let exchange = self.send(polled.server, body).await?;
+            let (head, answer) = self.read_answer(exchange).await?;
+            Ok::<_, Box<pingora::Error>>((head, answer.unwrap_or_default()))
         };
         match sent.await {
             Ok((head, answer)) if head.status == StatusCode::OK => {
@@ -224,7 +223,7 @@ impl Polling<'_> {
         // The document server has a session that nobody goes on with.
         let upstreams = &self.tenant.upstreams;
         let goodbye = Bytes::from_static(b"1");
-        let sent = exchange::send(self.connector, polled.server, upstreams, request, goodbye);
+        let sent = self.dispatcher.send(polled.server, upstreams, request, goodbye);
         match timeout(GOODBYE_TIMEOUT, sent).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
@@ -253,9 +252,8 @@ impl Polling<'_> {
             return self.deliver_farewell(session, id, polled).await;
         }
         let answer = async {
-            let mut exchange = self.send(polled.server, Bytes::new()).await?;
-            let body = read_parked(&mut exchange).await?;
-            Ok::<_, Box<pingora::Error>>((exchange.head, body))
+            let exchange = self.send(polled.server, Bytes::new()).await?;
+            self.read_parked(exchange).await
         };
         let watches = polled.session.lock().watches();
         let mut closing = self.shared.closing.subscribe();
@@ -409,11 +407,46 @@ impl Polling<'_> {
         for name in [header::ACCEPT_ENCODING, header::RANGE, header::IF_RANGE] {
             request.remove_header(&name);
         }
-        exchange::send(self.connector, server, &self.tenant.upstreams, request, body)
+        self.dispatcher
+            .send(server, &self.tenant.upstreams, request, body)
             .await
             .map_err(pingora::Error::into_up)
     }
+
+    /// An answer that the server gives at once.
+    async fn read_answer(&self, exchange: Exchange) -> pingora::Result<Read> {
+        match timeout(ANSWER_TIMEOUT, self.read_parked(exchange)).await {
+            Ok(read) => read,
+            Err(_) => pingora::Error::e_explain(
+                pingora::ErrorType::ReadTimedout,
+                "the answer to a polling request did not come in time",
+            )
+            .map_err(pingora::Error::into_up),
+        }
+    }
+
+    /// An answer; its connection is kept.
+    async fn read_parked(&self, mut exchange: Exchange) -> pingora::Result<Read> {
+        let mut share = Share::default();
+        let mut body = BytesMut::new();
+        while let Some(piece) = exchange.next().await.map_err(pingora::Error::into_up)? {
+            if body.len() + piece.len() > MAX_BODY {
+                return Ok((exchange.head, Err(Unread::TooLarge)));
+            }
+            if !share.grow(piece.len()) {
+                return Ok((exchange.head, Err(Unread::NoBudget)));
+            }
+            body.extend_from_slice(&piece);
+        }
+        Ok((
+            self.dispatcher.keep(exchange).await,
+            Ok(Whole { bytes: body.freeze(), _share: share }),
+        ))
+    }
 }
+
+/// An answer's head, and its body.
+type Read = (ResponseHeader, Result<Whole, Unread>);
 
 /// Waits until the process is about to end.
 async fn closes(closing: &mut watch::Receiver<bool>) {
@@ -452,34 +485,6 @@ impl Unread {
             Self::NoBudget => busy(&session.req_header().headers).send(session).await,
         }
     }
-}
-
-/// A short answer's body.
-async fn read_answer(exchange: &mut Exchange) -> pingora::Result<Result<Whole, Unread>> {
-    match timeout(ANSWER_TIMEOUT, read_parked(exchange)).await {
-        Ok(read) => read,
-        Err(_) => pingora::Error::e_explain(
-            pingora::ErrorType::ReadTimedout,
-            "the answer to a polling request did not come in time",
-        )
-        .map_err(pingora::Error::into_up),
-    }
-}
-
-/// An answer's body.
-async fn read_parked(exchange: &mut Exchange) -> pingora::Result<Result<Whole, Unread>> {
-    let mut share = Share::default();
-    let mut body = BytesMut::new();
-    while let Some(piece) = exchange.next().await.map_err(pingora::Error::into_up)? {
-        if body.len() + piece.len() > MAX_BODY {
-            return Ok(Err(Unread::TooLarge));
-        }
-        if !share.grow(piece.len()) {
-            return Ok(Err(Unread::NoBudget));
-        }
-        body.extend_from_slice(&piece);
-    }
-    Ok(Ok(Whole { bytes: body.freeze(), _share: share }))
 }
 
 fn accepts_gzip(session: &HttpSession) -> bool {
