@@ -1,5 +1,5 @@
 //! Seats over a real Redis on loopback: how long an admission takes at a steady rate, and what
-//! renewing the leases of many connections costs.
+//! renewing the leases of many connections costs, of one gateway and of a hundred.
 //!
 //! `cargo bench --bench cluster`; needs `redis-server`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::indexing_slicing)]
@@ -24,6 +24,7 @@ const RATE: u64 = 1_000;
 const ADMISSIONS: u64 = 10_000;
 const CONNECTIONS: usize = 100_000;
 const RENEWING: Duration = Duration::from_secs(20);
+const GATEWAYS: usize = 100;
 
 fn main() {
     // `cargo test --benches` only builds it.
@@ -43,8 +44,6 @@ async fn run() {
     std::fs::write(&file, text).unwrap();
     let settings = load_with(&file, &Env::default()).unwrap().settings;
     let StoreBackend::Redis(redis) = settings.store.backend else { unreachable!() };
-    let engine = Engine::start(redis.engine.clone()).unwrap();
-    engine.first_connection(|_| {}).await.unwrap();
     let licence = Arc::new(Licence {
         id: "l".into(),
         app: None,
@@ -60,8 +59,17 @@ async fn run() {
     });
     let terms = Arc::clone(&licence);
     let sharing = Sharing { lease: Duration::from_secs(20), on_failure: OnFailure::Deny };
-    let terms = Arc::new(move |_: &str| Some(Arc::clone(&terms)));
-    let (_cluster, ledger) = Cluster::join(engine, sharing, terms, Clock::system()).await.unwrap();
+    let join = async || {
+        let engine = Engine::start(redis.engine.clone()).unwrap();
+        engine.first_connection(|_| {}).await.unwrap();
+        let terms = Arc::clone(&terms);
+        let terms = Arc::new(move |_: &str| Some(Arc::clone(&terms)));
+        let joined = Cluster::join(engine, sharing, terms, Clock::system()).await.unwrap();
+        // A licence that was asked for is looked at.
+        joined.1.licence("l");
+        joined
+    };
+    let (_cluster, ledger) = join().await;
     let seats = ledger.licence("l");
     let request = |user: String| SeatRequest {
         class: SeatClass::Editor,
@@ -77,6 +85,12 @@ async fn run() {
         force: false,
     };
 
+    let memory = || {
+        let told = server.ask(&["INFO", "memory"]);
+        let line = told.lines().find_map(|line| line.strip_prefix("used_memory:"));
+        line.unwrap().trim().parse::<u64>().unwrap()
+    };
+    let empty = memory();
     let mut held = Vec::with_capacity(CONNECTIONS);
     let mut took = Vec::new();
     let mut turns = tokio::time::interval(Duration::from_nanos(1_000_000_000 / RATE));
@@ -96,24 +110,41 @@ async fn run() {
         at(0.999)
     );
 
-    let started = Instant::now();
+    let (started, redis_before) = (Instant::now(), cpu(server.id()));
     for number in held.len()..CONNECTIONS {
         let opened = seats.open(request(format!("u{number}")), Some(&licence), clock::now()).await;
         held.push(opened.unwrap());
     }
     let each = started.elapsed() / (CONNECTIONS - took.len()) as u32;
-    println!("one after the other, up to {CONNECTIONS} connections: {} µs each", each.as_micros());
-
-    let (gateway, redis) = (cpu(std::process::id()), cpu(server.id()));
-    tokio::time::sleep(RENEWING).await;
-    let share = |before: Duration, now: Duration| {
-        100.0 * (now - before).as_secs_f64() / RENEWING.as_secs_f64()
-    };
+    let of_redis = (cpu(server.id()) - redis_before) / (CONNECTIONS - took.len()) as u32;
     println!(
-        "renewing the leases of {CONNECTIONS} connections: {:.2} % of a core here, {:.2} % in Redis",
-        share(gateway, cpu(std::process::id())),
-        share(redis, cpu(server.id()))
+        "one after the other, up to {CONNECTIONS} connections: {} µs each, {} µs of them in Redis; \
+         {} bytes of its memory each",
+        each.as_micros(),
+        of_redis.as_micros(),
+        (memory() - empty) / CONNECTIONS as u64
     );
+
+    let renewing = async |gateways: usize| {
+        let (gateway, redis) = (cpu(std::process::id()), cpu(server.id()));
+        tokio::time::sleep(RENEWING).await;
+        let share = |before: Duration, now: Duration| {
+            100.0 * (now - before).as_secs_f64() / RENEWING.as_secs_f64()
+        };
+        println!(
+            "renewing the leases of {CONNECTIONS} connections, {gateways} gateway(s): {:.2} % of a \
+             core here, {:.2} % in Redis",
+            share(gateway, cpu(std::process::id())),
+            share(redis, cpu(server.id()))
+        );
+    };
+    renewing(1).await;
+    let mut others = Vec::with_capacity(GATEWAYS - 1);
+    while others.len() < GATEWAYS - 1 {
+        others.push(join().await);
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    renewing(GATEWAYS).await;
 }
 
 /// The CPU time that a process has used (proc(5), fields 14 and 15).
