@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::frames::client_text;
 use crate::load::{Counters, Sample, measure};
 use crate::options::Options;
-use crate::peers::{Canned, Peer};
+use crate::peers::{Canned, Kind, Peer};
 use crate::requests::{Connection, Request};
 use crate::socket::Socket;
 use crate::upstream::{BATCH, IS_SAVE_LOCK, LARGE, STREAM, changes};
@@ -34,7 +34,11 @@ pub(crate) fn run(
     options: &Options,
 ) -> Result<Sample> {
     let (address, window) = (peer.address, options.window());
-    let length = canned.length(workload);
+    // A real server tells of its own users.
+    let length = match peer.kind {
+        Kind::DocumentServer => None,
+        _ => canned.length(workload),
+    };
     let client = move |counters: Arc<Counters>, number| async move {
         let client = Client { address, number, counters: &counters };
         match workload {

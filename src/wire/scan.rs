@@ -287,6 +287,7 @@ impl Body {
     fn take<'a>(&mut self, bytes: &'a [u8]) -> Taken<'a> {
         match self.text {
             Text::Outside if self.depth > 2 => self.take_nested(bytes),
+            Text::Outside if self.in_other_value() => self.take_other_value(bytes),
             Text::Skip => self.skip(bytes),
             Text::Candidate => self.take_candidate(bytes),
             Text::Outside
@@ -340,12 +341,26 @@ impl Body {
 
     /// Goes through values below the message's top level, where only strings and brackets count.
     fn take_nested<'a>(&mut self, bytes: &'a [u8]) -> Taken<'a> {
-        let interesting = |byte: &u8| matches!(byte, b'"' | b'[' | b']' | b'{' | b'}');
-        let Some(at) = bytes.iter().position(interesting) else { return Taken::Bytes(&[]) };
-        let Some((&byte, tail)) = bytes.get(at..).and_then(<[u8]>::split_first) else {
-            return Taken::Bytes(&[]);
-        };
-        self.step(byte).then(tail)
+        self.skip_to(bytes, |byte| matches!(byte, b'"' | b'[' | b']' | b'{' | b'}'))
+    }
+
+    /// Whether a value has begun at the message's top level that is none of its type's: the digits
+    /// and letters of it say nothing.
+    fn in_other_value(&self) -> bool {
+        self.at_message_top() && !self.key_next && !self.value_next
+    }
+
+    fn take_other_value<'a>(&mut self, bytes: &'a [u8]) -> Taken<'a> {
+        self.skip_to(bytes, |byte| matches!(byte, b'"' | b'[' | b']' | b'{' | b'}' | b',' | b':'))
+    }
+
+    /// Takes the bytes before the first that is interesting, and that.
+    fn skip_to<'a>(&mut self, bytes: &'a [u8], is_interesting: impl Fn(u8) -> bool) -> Taken<'a> {
+        let at = bytes.iter().position(|byte| is_interesting(*byte)).unwrap_or(bytes.len());
+        match bytes.get(at..).and_then(<[u8]>::split_first) {
+            Some((&byte, tail)) => self.step(byte).then(tail),
+            None => Taken::Bytes(&[]),
+        }
     }
 
     fn step(&mut self, byte: u8) -> Step {
