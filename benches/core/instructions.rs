@@ -19,7 +19,8 @@ const TIMES: u64 = 50;
 /// What a case may cost more than recorded before that is a regression, in hundredths.
 const TOLERANCE: u64 = 5;
 
-/// The same where another compiler than the one of the record made the program.
+/// The same where another compiler than the one of the record made the program, or another processor
+/// chooses among the ways that libraries have for each.
 const FOREIGN_TOLERANCE: u64 = 30;
 
 /// What starts this, in messages.
@@ -53,10 +54,10 @@ pub(crate) fn run(accept: bool) -> Result<bool> {
     let cases = CASES.iter().filter(|case| !case.is_large);
     let counted =
         cases.map(|case| Ok((case.name, count(case.name)?))).collect::<Result<Vec<_>>>()?;
-    let compiler = compiler()?;
+    let circumstances = format!("{}, {}", compiler()?, processor()?);
     if accept {
         let mut text = format!(
-            "# Instructions of each case of cases.rs, by callgrind; written by\n# {COMMAND} --accept\n# {compiler}\n"
+            "# Instructions of each case of cases.rs, by callgrind; written by\n# {COMMAND} --accept\n# {circumstances}\n"
         );
         for (name, count) in &counted {
             writeln!(text, "{count}\t{name}")?;
@@ -66,10 +67,10 @@ pub(crate) fn run(accept: bool) -> Result<bool> {
         return Ok(true);
     }
     let text = fs::read_to_string(record())?;
-    let is_ours = text.lines().any(|line| line.strip_prefix("# ") == Some(compiler.as_str()));
+    let is_ours = text.lines().any(|line| line.strip_prefix("# ") == Some(&circumstances));
     let tolerance = if is_ours { TOLERANCE } else { FOREIGN_TOLERANCE };
     if !is_ours {
-        println!("another compiler than the record's: {tolerance} % more are borne");
+        println!("another compiler or processor than the record's: {tolerance} % more are borne");
     }
     let recorded: BTreeMap<&str, u64> = text
         .lines()
@@ -146,4 +147,11 @@ fn count(name: &str) -> Result<u64> {
 fn compiler() -> Result<String> {
     let output = Command::new("rustc").arg("--version").output()?;
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}
+
+/// The processor, as the kernel names it.
+fn processor() -> Result<String> {
+    let text = fs::read_to_string("/proc/cpuinfo")?;
+    let name = text.lines().find_map(|line| line.strip_prefix("model name"));
+    Ok(name.map_or("unknown", |name| name.trim_start_matches([' ', '\t', ':'])).to_owned())
 }
