@@ -98,7 +98,8 @@ impl Dispatcher {
             request.insert_header(header::CONTENT_LENGTH, body.len())?;
         }
         let is_large = body.len() > ATTENTIVE_FROM;
-        let keeps = self.keeps && !is_large;
+        // Pingora tells the connections of its pool apart by their descriptors, and those over TLS have none.
+        let keeps = self.keeps && !is_large && upstreams.dialer.is_none();
         if !keeps {
             request.insert_header(header::CONNECTION, "close")?;
         }
