@@ -42,9 +42,10 @@ impl Program {
     /// was put in its place is found there.
     pub fn of_process(arguments: Vec<OsString>) -> std::io::Result<Self> {
         let called = std::env::args_os().next().map(PathBuf::from);
-        let path = match called.filter(|path| path.components().count() > 1) {
-            Some(path) => std::path::absolute(path)?,
-            None => std::env::current_exe()?,
+        let path = match called {
+            Some(called) if called.components().count() > 1 => std::path::absolute(called)?,
+            // Without /proc nobody knows where it is; the same name finds it the same way.
+            called => std::env::current_exe().or_else(|error| called.ok_or(error))?,
         };
         Ok(Self { path, arguments })
     }
