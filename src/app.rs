@@ -42,7 +42,7 @@ use crate::handover::taking::{Link, Taking};
 use crate::handover::{HandoverError, Upgrades};
 use crate::high_water::HighWater;
 use crate::ledger::Ledger;
-use crate::listen::{Doors, Entrance, ListenError, Pulse, Workers};
+use crate::listen::{Doors, Entrance, ListenError, Pulse, Tally, Workers};
 use crate::log;
 use crate::ops::listener::Operations;
 use crate::ops::metrics::{self, Metrics};
@@ -188,7 +188,8 @@ pub fn run(path: &Path) -> Result<(), StartError> {
         revision: REVISION,
     });
     let application = Arc::new(HttpServer::new_app(application));
-    let doors = Doors::new(application, operations, shared.left.subscribe());
+    let visitors = Tally::default();
+    let doors = Doors::new(application, operations, shared.left.subscribe(), visitors.clone());
     server.add_service(background_service("operations", doors));
 
     let (reloads, requests) = Reloads::new();
@@ -237,8 +238,9 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     server.add_service(keeper);
 
     let closed = shared.draining.subscribe();
-    let workers = Workers::start(proxies.len(), entrances, &closed, &pulse)?;
-    server.run(RunArgs { shutdown_signal: Box::new(Signals { shared, notifier, successor }) });
+    let workers = Workers::start(proxies.len(), entrances, &closed, &shared.arrivals, &pulse)?;
+    let signals = Signals { shared, visitors, notifier, successor };
+    server.run(RunArgs { shutdown_signal: Box::new(signals) });
     drop(workers);
     if let Some(cluster) = cluster {
         leave(&cluster);

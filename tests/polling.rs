@@ -364,3 +364,19 @@ async fn a_poll_is_repeated_where_the_connection_was_closed_and_a_post_is_not() 
     let posts = server.seen().iter().filter(|request| !request.body.is_empty()).count();
     assert_eq!(posts, 1);
 }
+
+/// What the server began to answer it has given away: asked again, it would answer with what comes
+/// after that.
+#[tokio::test]
+async fn a_poll_whose_answer_began_is_not_repeated() {
+    let server = RawServer::start(|request| match request.nth {
+        0 => simple(request),
+        _ => Step::SendAndClose(b"HTTP/1.1 200 OK\r\nContent-Le".to_vec()),
+    })
+    .await;
+    let gateway = Setup::before(server.addr).set("server.workers", 1).start().await;
+    let poller = Poller::connect(gateway.addr, "d").await;
+    assert_eq!(poller.poll().await.status, 502);
+    let places: Vec<usize> = server.seen().iter().map(|request| request.nth).collect();
+    assert_eq!(places, [0, 1]);
+}

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use support::admin::run;
+use support::http::{Call, Connection};
 use support::{Editor, Gateway, Heard, LicenceFile, Open, Poller, Setup, StandIn, eventually};
 
 const EDITORS: &str = "editor_connections";
@@ -224,6 +225,31 @@ async fn opens_that_come_in_the_middle_are_neither_lost_nor_too_many() {
     }
     assert_eq!(inside.len(), 20);
     assert_eq!(gateway.seats("default", EDITORS).await, 20.0);
+}
+
+/// Nobody knows that a connection that was accepted has no request on its way: whoever let it in
+/// waits for that, but not for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_came_in_before_and_asks_only_then_is_answered() {
+    let server = StandIn::start().await;
+    let mut gateway = grace(&server, 3).start().await;
+    let mut asks = Connection::open(gateway.addr).await.unwrap();
+    let mut goes_on = Connection::open(gateway.addr).await.unwrap();
+    let mut scrapes = Connection::open(gateway.ops).await.unwrap();
+    let mut silent = Connection::open(gateway.addr).await.unwrap();
+    // Whoever came later was accepted, and so were they.
+    assert_eq!(goes_on.send(&Call::get("/x")).await.unwrap().status, 200);
+    assert_eq!(Call::get("/readyz").send(gateway.ops).await.status, 200);
+    let _heir = Heir::of(&gateway).await;
+    let last = asks.send(&Call::get("/x")).await.unwrap();
+    assert_eq!((last.status, last.header("connection")), (200, Some("close")));
+    assert_eq!(asks.read_to_end().await, b"");
+    assert_eq!(scrapes.send(&Call::get("/metrics")).await.unwrap().status, 200);
+    let last = goes_on.send(&Call::get("/x")).await.unwrap();
+    assert_eq!((last.status, last.header("connection")), (200, Some("close")));
+    assert!(gateway.is_running(), "somebody has not asked yet");
+    eventually("the old process ends", async || (!gateway.is_running()).then_some(())).await;
+    assert_eq!(silent.read_to_end().await, b"");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,6 +13,7 @@
 //! | [`upstream`], [`polled`] | what stands for the document server |
 //! | [`bare`] | a Pingora proxy that does nothing but forward |
 //! | [`peers`], [`programs`] | what is measured, and its configuration |
+//! | [`ports`] | ports that nobody else is given |
 //! | [`prepared`] | licences, users and keys that Seatgate has |
 //! | [`frames`], [`socket`] | WebSocket frames and a client of the co-authoring service |
 //! | [`requests`] | HTTP requests and answers |
@@ -39,6 +40,8 @@ mod options;
 mod paced;
 mod peers;
 mod polled;
+#[path = "../../tests/support/ports.rs"]
+mod ports;
 mod prepared;
 mod programs;
 mod progress;

@@ -1,7 +1,7 @@
 //! What is measured: Seatgate, a bare Pingora proxy, nginx, HAProxy, and no proxy at all.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -10,6 +10,7 @@ use clap::ValueEnum;
 use tempfile::TempDir;
 
 use crate::child::Child;
+use crate::ports::free_port;
 use crate::requests::{Request, ask_once};
 use crate::workload::Workload;
 use crate::{Result, prepared, programs, usage};
@@ -141,7 +142,7 @@ impl Peer {
         let folder = directory.path();
         // nginx's workers may be another user.
         fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?;
-        let listen = free_address()?;
+        let listen = free_address();
         let errors = folder.join("errors.log");
         let (address, child) = match kind {
             Kind::Direct => (setting.upstream()?, None),
@@ -189,8 +190,8 @@ impl Peer {
     }
 }
 
-pub(crate) fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+pub(crate) fn free_address() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()))
 }
 
 /// The folder that a peer has for itself, as its configuration names it.

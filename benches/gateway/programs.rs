@@ -46,7 +46,7 @@ pub(crate) fn seatgate(
     errors: &Path,
 ) -> Result<Child> {
     let (upstream, threads) = (setting.upstream()?, setting.threads);
-    let ops = free_address()?;
+    let ops = free_address();
     let state = subfolder(folder, "state")?;
     if setting.users > 0 {
         prepared::fill(&state, setting.users)?;

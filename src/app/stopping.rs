@@ -14,10 +14,14 @@ use tokio::time::{interval, sleep, timeout};
 use crate::clock;
 use crate::gateway::site::Shared;
 use crate::handover::succession::Succession;
+use crate::listen::Tally;
 use crate::ops::notify::Notifier;
 
 /// How long sessions may take to end once they are told to.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long a client may take that connected before the drain and has asked nothing yet.
+const FIRST_REQUEST_LIMIT: Duration = Duration::from_secs(2);
 
 /// How often it is looked whether anything is still under way.
 const LOOK: Duration = Duration::from_millis(20);
@@ -28,6 +32,8 @@ const WORD: Duration = Duration::from_secs(2);
 /// Waits for the signal to end.
 pub(super) struct Signals {
     pub(super) shared: Arc<Shared>,
+    /// Doors of the operations listener, and who came there and has asked nothing yet.
+    pub(super) visitors: Tally,
     pub(super) notifier: Arc<Notifier>,
     /// The process that took over, once there is one.
     pub(super) successor: Arc<Mutex<Option<Arc<Succession>>>>,
@@ -130,11 +136,24 @@ impl Signals {
         self.shared.busy_count().max(self.shared.polled.len()) + predecessors
     }
 
-    /// Waits until nothing is under way.
+    /// Waits until nothing is under way, and whoever was let in has asked, or had time to.
     async fn drained(&self) {
+        let arrived = async {
+            while self.arriving() {
+                sleep(LOOK).await;
+            }
+        };
+        let _ = timeout(FIRST_REQUEST_LIMIT, arrived).await;
         while self.under_way() > 0 {
             sleep(LOOK).await;
         }
+    }
+
+    /// Whether a door is not closed yet that is to be, or somebody came through it and has asked
+    /// nothing. The operations listener stays open to the end, unless another process has it.
+    fn arriving(&self) -> bool {
+        let left = *self.shared.left.borrow();
+        self.shared.arrivals.count() > 0 || (left && self.visitors.count() > 0)
     }
 
     /// Tells the service manager how far it is, for ever.

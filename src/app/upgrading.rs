@@ -81,7 +81,8 @@ impl Upgrader {
         *self.successor.lock() = Some(Arc::clone(&succession));
         self.shared().left.send_replace(true);
         let front = Front::for_successor(Arc::clone(&self.proxy), Arc::clone(self.shared()));
-        let relayed = relay::serve(door, pid, Arc::new(front), shutdown.clone());
+        let arrivals = self.shared().arrivals.clone();
+        let relayed = relay::serve(door, pid, Arc::new(front), arrivals, shutdown.clone());
         let relayed = tokio::spawn(relayed);
         tokio::select! {
             _ = shutdown.changed() => {}

@@ -370,12 +370,17 @@ where
         let finishing = async {
             let said_all =
                 self.pump.inspect.client.is_closed() && self.pump.inspect.server.is_closed();
-            if said_all && !self.encrypted {
-                // To close a socket ends its stream as well, and both are closed next.
-                let _ = self.pump.flush(to).await;
+            if said_all {
+                for peer in [to, from] {
+                    // To close a socket ends its stream as well, and both are closed next.
+                    let _ = match self.encrypted {
+                        true => self.pump.finish(peer).await,
+                        false => self.pump.flush(peer).await,
+                    };
+                }
                 return;
             }
-            if self.pump.finish(to).await.is_err() || said_all {
+            if self.pump.finish(to).await.is_err() {
                 return;
             }
             if from == Peer::Server {

@@ -29,17 +29,23 @@ pub(super) struct Corked {
     held: Vec<u8>,
     /// The next flush is that of a head whose body follows.
     expects_body: bool,
+    has_heard: bool,
 }
 
 impl Corked {
     /// Nothing is held yet.
     pub(super) fn new(stream: Stream) -> Self {
-        Self { stream, held: Vec::new(), expects_body: false }
+        Self { stream, held: Vec::new(), expects_body: false, has_heard: false }
     }
 
     /// The first flush, that of a request's head, waits for the body.
     pub(super) fn before_body(stream: Stream) -> Self {
         Self { expects_body: true, ..Self::new(stream) }
+    }
+
+    /// Whether the peer sent anything.
+    pub(super) fn has_heard(&self) -> bool {
+        self.has_heard
     }
 
     /// The stream without the cork, if nothing is held back on it; any other stream as it is.
@@ -88,7 +94,10 @@ impl AsyncRead for Corked {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        self.has_heard |= buffer.filled().len() > before;
+        read
     }
 }
 

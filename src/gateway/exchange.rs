@@ -104,25 +104,33 @@ impl Dispatcher {
             request.insert_header(header::CONNECTION, "close")?;
         }
         let (session, is_used) = self.connector.get_http_session(&peer).await?;
-        let session = match session {
+        let mut session = match session {
             HttpSession::H1(http1) if is_large => {
                 HttpSession::H1(Http1Session::new(attentive(http1.into_inner())))
             }
-            HttpSession::H1(http1) if !body.is_empty() => {
-                let stream = Corked::before_body(Corked::remove(http1.into_inner()));
+            HttpSession::H1(http1) => {
+                let stream = Corked::remove(http1.into_inner());
+                let has_body = !body.is_empty();
+                let stream =
+                    if has_body { Corked::before_body(stream) } else { Corked::new(stream) };
                 HttpSession::H1(Http1Session::new(Box::new(stream)))
             }
             session => session,
         };
         // A used connection may have been closing: what can be asked again is asked again.
         let again = (is_used && request.method == http::Method::GET).then(|| request.clone());
-        let sent = ask(session, request, body, upstreams).await;
-        let (session, mut head) = match (sent, again) {
+        let asked = ask(&mut session, request, body, upstreams).await;
+        let (session, mut head) = match (asked, again) {
+            (Ok(head), _) => (session, head),
             (Err(error), Some(request)) if was_closed(&error) => {
-                let (session, _) = self.connector.get_http_session(&peer).await?;
-                ask(session, request, Bytes::new(), upstreams).await?
+                if !heard_nothing(session) {
+                    return Err(error);
+                }
+                let (mut session, _) = self.connector.get_http_session(&peer).await?;
+                let head = ask(&mut session, request, Bytes::new(), upstreams).await?;
+                (session, head)
             }
-            (sent, _) => sent?,
+            (Err(error), _) => return Err(error),
         };
         let hops: Vec<_> =
             head.headers.keys().filter(|name| is_hop_by_hop(name)).cloned().collect();
@@ -150,24 +158,30 @@ fn was_closed(error: &pingora::Error) -> bool {
     )
 }
 
+/// Whether not a byte came: what a server began to answer it has done, and given away.
+fn heard_nothing(session: HttpSession) -> bool {
+    let HttpSession::H1(http1) = session else { return false };
+    let stream = http1.into_inner();
+    stream.as_any().downcast_ref().is_some_and(|stream: &Corked| !stream.has_heard())
+}
+
 async fn ask(
-    mut session: HttpSession,
+    session: &mut HttpSession,
     request: RequestHeader,
     body: Bytes,
     upstreams: &Upstreams,
-) -> pingora::Result<(HttpSession, ResponseHeader)> {
+) -> pingora::Result<ResponseHeader> {
     let limit = Some(upstreams.settings.read_timeout);
     session.set_read_timeout(limit);
     session.set_write_timeout(limit);
     session.write_request_header(Box::new(request)).await?;
-    let written = write_body(&mut session, body).await;
+    let written = write_body(session, body).await;
     // A server that takes no more of a body may have said why.
-    let head = match written {
+    match written {
         Err(error) if *error.etype() == ErrorType::WriteTimedout => Err(error),
-        Err(error) => read_head(&mut session).await.map_err(|_| error),
-        Ok(()) => read_head(&mut session).await,
-    };
-    Ok((session, head?))
+        Err(error) => read_head(session).await.map_err(|_| error),
+        Ok(()) => read_head(session).await,
+    }
 }
 
 async fn write_body(session: &mut HttpSession, body: Bytes) -> pingora::Result<()> {

@@ -8,8 +8,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use pingora::apps::{HttpServerApp, ServerApp};
+use pingora::apps::HttpServerApp as _;
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::proxy::HttpProxy;
@@ -21,6 +20,7 @@ use super::proxy::Gateway;
 use super::proxy_protocol;
 use super::site::Shared;
 use super::tls::server::TlsServer;
+use crate::listen::{Application, Busy};
 
 /// How long the first request's head may take, from the connection on.
 pub const FIRST_HEAD: Duration = Duration::from_secs(30);
@@ -29,10 +29,18 @@ pub const FIRST_HEAD: Duration = Duration::from_secs(30);
 pub const NEXT_HEAD: Duration = Duration::from_secs(60);
 
 tokio::task_local! {
-    /// Whether the head of the connection's present request is complete.
-    static HEAD_IS_COMPLETE: Cell<bool>;
+    /// The head of the connection's present request.
+    static HEAD: Head;
     /// Whether the connection is one of the process that took over from this one.
     static IS_RELAY: bool;
+}
+
+/// How far a request's head is.
+#[derive(Default)]
+struct Head {
+    is_complete: Cell<bool>,
+    /// Counts the connection for as long as this is its first request.
+    arrival: Cell<Option<Busy>>,
 }
 
 /// Whether the present request was passed on by the process that took over from this one.
@@ -40,9 +48,12 @@ pub fn is_relayed() -> bool {
     IS_RELAY.try_with(|is_relay| *is_relay).unwrap_or(false)
 }
 
-/// Tells the time limit that the present request's head is complete.
+/// Tells that the present request's head is complete, and counts for itself.
 pub fn header_is_complete() {
-    let _ = HEAD_IS_COMPLETE.try_with(|complete| complete.set(true));
+    let _ = HEAD.try_with(|head| {
+        head.is_complete.set(true);
+        head.arrival.take()
+    });
 }
 
 /// The application of the public listeners, of those without TLS or of those with.
@@ -50,12 +61,12 @@ pub struct Front {
     proxy: Arc<HttpProxy<Gateway>>,
     shared: Arc<Shared>,
     tls: Option<Arc<TlsServer>>,
-    /// Connections of the process that took over from this one: they are served while this drains.
+    /// Whether the connections come from the process that took over from this one.
     is_relay: bool,
 }
 
 impl Front {
-    /// A front before `proxy`; connections that come while the process drains are closed at once.
+    /// A front before `proxy`.
     pub fn new(
         proxy: Arc<HttpProxy<Gateway>>,
         shared: Arc<Shared>,
@@ -69,10 +80,6 @@ impl Front {
         Self { proxy, shared, tls: None, is_relay: true }
     }
 
-    fn is_draining(&self) -> bool {
-        !self.is_relay && *self.shared.draining.borrow()
-    }
-
     /// Whether a connection begins with a PROXY header.
     fn expects_header(&self, stream: &Stream) -> bool {
         let site = self.shared.site.load();
@@ -81,25 +88,29 @@ impl Front {
     }
 
     /// A connection of a TLS listener.
-    async fn over_tls(&self, tls: &TlsServer, stream: Stream, shutdown: &ShutdownWatch) {
+    async fn over_tls(
+        &self,
+        tls: &TlsServer,
+        stream: Stream,
+        arrival: Busy,
+        shutdown: &ShutdownWatch,
+    ) {
         let Some(stream) = tls.accept(stream).await else { return };
         if stream.is_http2() {
             let draining = self.shared.draining.subscribe();
-            http2::serve(&self.proxy, stream, draining, shutdown).await;
+            http2::serve(&self.proxy, stream, arrival, draining, shutdown).await;
         } else {
-            self.http1(Box::new(stream), shutdown).await;
+            self.http1(Box::new(stream), arrival, shutdown).await;
         }
     }
 
     /// HTTP/1.1, request after request.
-    async fn http1(&self, stream: Stream, shutdown: &ShutdownWatch) -> Option<()> {
+    async fn http1(&self, stream: Stream, arrival: Busy, shutdown: &ShutdownWatch) -> Option<()> {
         let mut session = ServerSession::new_http1(Box::new(Corked::new(stream)));
         session.set_keepalive(Some(NEXT_HEAD.as_secs()));
         let mut limit = FIRST_HEAD;
+        let mut head = Head { arrival: Cell::new(Some(arrival)), ..Head::default() };
         loop {
-            if self.is_draining() {
-                return None;
-            }
             let request = async {
                 tokio::select! {
                     biased;
@@ -107,24 +118,18 @@ impl Front {
                     () = head_is_late(limit) => None,
                 }
             };
-            let (stream, settings) =
-                HEAD_IS_COMPLETE.scope(Cell::new(false), request).await?.consume();
+            let (stream, settings) = HEAD.scope(head, request).await?.consume();
             session = ServerSession::new_http1(stream);
             if let Some(settings) = settings {
                 settings.apply_to_session(&mut session);
             }
-            limit = NEXT_HEAD;
+            (limit, head) = (NEXT_HEAD, Head::default());
         }
     }
 }
 
-#[async_trait]
-impl ServerApp for Front {
-    async fn process_new(
-        self: &Arc<Self>,
-        mut stream: Stream,
-        shutdown: &ShutdownWatch,
-    ) -> Option<Stream> {
+impl Application for Front {
+    async fn serve(self: Arc<Self>, mut stream: Stream, arrival: Busy, shutdown: ShutdownWatch) {
         // What few connections need is boxed: the others' tasks need not have room for it.
         if self.expects_header(&stream) {
             let peer = proxy_protocol::peer(&stream);
@@ -132,31 +137,26 @@ impl ServerApp for Front {
                 Ok(stream) => stream,
                 Err(error) => {
                     tracing::debug!(%error, ?peer, "no PROXY header from a peer that owes one");
-                    return None;
+                    return;
                 }
             };
         }
         match &self.tls {
-            Some(tls) => Box::pin(self.over_tls(tls, stream, shutdown)).await,
+            Some(tls) => Box::pin(self.over_tls(tls, stream, arrival, &shutdown)).await,
             None if self.is_relay => {
-                IS_RELAY.scope(true, self.http1(stream, shutdown)).await;
+                IS_RELAY.scope(true, self.http1(stream, arrival, &shutdown)).await;
             }
             None => {
-                self.http1(stream, shutdown).await;
+                self.http1(stream, arrival, &shutdown).await;
             }
         }
-        None
-    }
-
-    async fn cleanup(&self) {
-        self.proxy.http_cleanup().await;
     }
 }
 
 /// Completes if the head is not complete after `limit`.
 async fn head_is_late(limit: Duration) {
     tokio::time::sleep(limit).await;
-    if HEAD_IS_COMPLETE.with(Cell::get) {
+    if HEAD.with(|head| head.is_complete.get()) {
         std::future::pending::<()>().await;
     }
 }

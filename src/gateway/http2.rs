@@ -24,6 +24,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::front::{FIRST_HEAD, NEXT_HEAD};
 use super::proxy::{CLIENT_STALL, Gateway};
 use super::tls::stream::ClientStream;
+use crate::listen::Busy;
 
 /// Requests of one connection at a time.
 const MAX_STREAMS: u32 = 100;
@@ -71,6 +72,7 @@ fn options() -> H2Options {
 pub async fn serve(
     proxy: &Arc<HttpProxy<Gateway>>,
     stream: ClientStream,
+    arrival: Busy,
     mut draining: watch::Receiver<bool>,
     shutdown: &ShutdownWatch,
 ) {
@@ -86,6 +88,7 @@ pub async fn serve(
     let mut limit = FIRST_HEAD;
     let mut rejected = 0;
     let mut leaving = false;
+    let mut arrival = Some(arrival);
     loop {
         let accepted = tokio::select! {
             biased;
@@ -103,7 +106,8 @@ pub async fn serve(
         match accepted {
             Ok(Some(H2Accept::Session(session))) if under_way.len() < MAX_UNDER_WAY => {
                 let session = ServerSession::new_http2(session);
-                under_way.spawn(carry(Arc::clone(proxy), session, shutdown.clone()));
+                let (proxy, shutdown) = (Arc::clone(proxy), shutdown.clone());
+                under_way.spawn(carry(proxy, session, arrival.take(), shutdown));
             }
             Ok(Some(H2Accept::Session(_))) => {
                 tracing::info!("a client takes requests back faster than they are served");
@@ -128,7 +132,12 @@ pub async fn serve(
 }
 
 /// One request.
-async fn carry(proxy: Arc<HttpProxy<Gateway>>, session: ServerSession, shutdown: ShutdownWatch) {
+async fn carry(
+    proxy: Arc<HttpProxy<Gateway>>,
+    session: ServerSession,
+    arrival: Option<Busy>,
+    shutdown: ShutdownWatch,
+) {
     let request = async {
         tokio::select! {
             biased;
@@ -139,6 +148,7 @@ async fn carry(proxy: Arc<HttpProxy<Gateway>>, session: ServerSession, shutdown:
         }
     };
     OWES_BODY.scope(Cell::new(None), request).await;
+    drop(arrival);
 }
 
 /// Completes when nothing came for `limit` of a body that is owed.

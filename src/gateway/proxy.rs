@@ -24,10 +24,11 @@ use super::http2::{self, TooManyHeaders};
 use super::polling::{self, EngineQuery, EngineRefusal, Polling, Upgrade};
 use super::relay;
 use super::route::{Route, check_target, forward_target, target_path, target_query};
-use super::site::{Busy, Shared, Tenant};
+use super::site::{Shared, Tenant};
 use super::tunnel::{Tunnel, take_stream};
 use super::upstream::balance_key;
 use super::validate;
+use crate::listen::Busy;
 use crate::ops::metrics::UpstreamFailure;
 
 /// How long a client may be silent while it owes a request's body, or take nothing of an answer.
@@ -425,6 +426,10 @@ impl ProxyHttp for Gateway {
     ) -> pingora::Result<bool> {
         session.set_read_timeout(Some(CLIENT_STALL));
         session.set_write_timeout(Some(CLIENT_STALL));
+        if *self.shared.draining.borrow() && !front::is_relayed() {
+            // The next request goes to whoever comes next; one that is on its way is answered still.
+            session.set_keepalive(None);
+        }
         let settled = http2::settle(session.req_header_mut());
         let request = session.req_header();
         let peer = session

@@ -11,7 +11,7 @@ use tokio::net::UnixListener;
 
 use super::front::Front;
 use super::site::Tenant;
-use crate::listen;
+use crate::listen::{self, Application as _, Tally};
 
 /// The old process as the peer of a forwarded request.
 ///
@@ -29,7 +29,13 @@ pub fn peer(socket: &Path, tenant: &Tenant) -> pingora::Result<HttpPeer> {
 }
 
 /// Serves what the process `successor` passes on, for ever.
-pub async fn serve(door: UnixListener, successor: u32, front: Arc<Front>, shutdown: ShutdownWatch) {
+pub async fn serve(
+    door: UnixListener,
+    successor: u32,
+    front: Arc<Front>,
+    arrivals: Tally,
+    shutdown: ShutdownWatch,
+) {
     loop {
         let stream = match door.accept().await {
             Ok((stream, _)) => stream,
@@ -45,6 +51,7 @@ pub async fn serve(door: UnixListener, successor: u32, front: Arc<Front>, shutdo
             continue;
         }
         let stream = TransportStream::from(stream);
-        listen::serve(Arc::clone(&front), Box::new(stream), shutdown.clone());
+        let (front, arrival) = (Arc::clone(&front), arrivals.begin());
+        tokio::spawn(front.serve(Box::new(stream), arrival, shutdown.clone()));
     }
 }

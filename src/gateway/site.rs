@@ -6,7 +6,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -21,6 +20,7 @@ use super::upstream::Upstreams;
 use crate::config::{self, DocumentServer, Settings, Validate};
 use crate::ledger::{Ledger, LicenceSeats};
 use crate::licence::{self, Licence, Metering};
+use crate::listen::{Busy, Tally};
 use crate::ops::metrics::{CertificateSample, Metrics, TenantSample};
 use crate::ops::refusals::Refusals;
 use crate::ops::warnings::Warnings;
@@ -96,20 +96,12 @@ pub struct Shared {
     pub left: watch::Sender<bool>,
     /// The process that this one took over from, while it has sessions: where it answers for them.
     pub predecessor: ArcSwapOption<PathBuf>,
+    /// Public sockets where something is accepted, and connections that have asked nothing yet.
+    pub arrivals: Tally,
     /// Requests and tunnels under way.
-    busy: Arc<AtomicUsize>,
+    busy: Tally,
     /// Accepted opens that are being made durable.
-    settling: Arc<AtomicUsize>,
-}
-
-/// Counts something under way for as long as it lives.
-#[derive(Debug)]
-pub struct Busy(Arc<AtomicUsize>);
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
+    settling: Tally,
 }
 
 impl Shared {
@@ -136,8 +128,9 @@ impl Shared {
             closing: watch::Sender::new(false),
             left: watch::Sender::new(false),
             predecessor: ArcSwapOption::empty(),
-            busy: Arc::default(),
-            settling: Arc::default(),
+            arrivals: Tally::default(),
+            busy: Tally::default(),
+            settling: Tally::default(),
         }
     }
 
@@ -149,24 +142,22 @@ impl Shared {
 
     /// Counts a request or a tunnel for as long as the guard lives.
     pub fn busy(&self) -> Busy {
-        self.busy.fetch_add(1, Ordering::Relaxed);
-        Busy(Arc::clone(&self.busy))
+        self.busy.begin()
     }
 
     /// Counts an accepted open that is being made durable for as long as the guard lives.
     pub fn settling(&self) -> Busy {
-        self.settling.fetch_add(1, Ordering::SeqCst);
-        Busy(Arc::clone(&self.settling))
+        self.settling.begin()
     }
 
     /// How many accepted opens are being made durable.
     pub fn settling_count(&self) -> usize {
-        self.settling.load(Ordering::SeqCst)
+        self.settling.count()
     }
 
     /// How many requests and tunnels are under way.
     pub fn busy_count(&self) -> usize {
-        self.busy.load(Ordering::Relaxed)
+        self.busy.count()
     }
 }
 

@@ -20,7 +20,8 @@ use super::corked::Corked;
 use super::handshake::ServerStream;
 use super::polling::Upgrade;
 use super::pump::{Peer, Pump, PumpEvent, Transparent};
-use super::site::{Busy, Shared, Tenant};
+use super::site::{Shared, Tenant};
+use crate::listen::Busy;
 
 /// How long a client may take to take the end of a tunnel.
 const CLIENT_STALL: Duration = Duration::from_secs(60);

@@ -4,6 +4,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | this one | opening a socket, and a task for each connection |
+//! | `tally` | [`Tally`]: what is under way, from the moment it was accepted |
 //! | `doors` | [`Doors`]: accepting in the runtime of a service, for what has little to do |
 //! | `workers` | [`Workers`]: threads that serve the public, each with a runtime of its own |
 //! | `pulse` | [`Pulse`]: whether those threads still turn |
@@ -13,6 +14,7 @@
 
 mod doors;
 mod pulse;
+mod tally;
 mod workers;
 
 use std::io;
@@ -21,7 +23,6 @@ use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pingora::apps::ServerApp;
 use pingora::protocols::l4::stream::Stream as TransportStream;
 use pingora::protocols::{GetSocketDigest as _, SocketDigest, Stream};
 use pingora::server::ShutdownWatch;
@@ -29,6 +30,7 @@ use tokio::net::TcpStream;
 
 pub use doors::Doors;
 pub use pulse::Pulse;
+pub use tally::{Busy, Tally};
 pub use workers::{Entrance, Workers};
 
 /// Connections that the kernel keeps for a socket before they are accepted; it cuts this down to
@@ -55,6 +57,21 @@ fn mend(error: &io::Error) -> &'static str {
         io::ErrorKind::AddrNotAvailable => "this host does not have that address",
         _ => "choose another address",
     }
+}
+
+/// An application that connections are handed to.
+pub trait Application: Send + Sync + 'static {
+    /// Serves a connection to its end.
+    ///
+    /// `arrival` counts it among those that were accepted and have asked nothing yet: whoever
+    /// drains the process waits for them. It is to be dropped when the first request is complete
+    /// and counts for itself.
+    fn serve(
+        self: Arc<Self>,
+        stream: Stream,
+        arrival: Busy,
+        shutdown: ShutdownWatch,
+    ) -> impl Future<Output = ()> + Send;
 }
 
 /// Opens a socket. Connections wait in its queue until [`Doors`] accepts them.
@@ -96,20 +113,6 @@ async fn cannot_accept(error: &io::Error) {
         tracing::error!(%error, "connections cannot be accepted");
         breathe().await;
     }
-}
-
-/// Hands a connection to an application, in a task of its own.
-pub fn serve<A: ServerApp + Send + Sync + 'static>(
-    application: Arc<A>,
-    stream: Stream,
-    shutdown: ShutdownWatch,
-) {
-    tokio::spawn(async move {
-        let mut again = Some(stream);
-        while let Some(stream) = again {
-            again = application.process_new(stream, &shutdown).await;
-        }
-    });
 }
 
 #[cfg(test)]

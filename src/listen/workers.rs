@@ -14,12 +14,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use pingora::apps::ServerApp;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{self, Handle, Runtime};
 use tokio::sync::{mpsc, watch};
 
-use super::{Pulse, cannot_accept, serve, transport};
+use super::{Application, Busy, Pulse, Tally, cannot_accept, transport};
 
 /// Connections that wait for a thread to take them up. The kernel keeps what comes on top.
 const WAITING: usize = 256;
@@ -41,6 +40,7 @@ struct Accepted<A> {
     application: Arc<A>,
     stream: std::net::TcpStream,
     peer: SocketAddr,
+    arrival: Busy,
 }
 
 /// The way to a thread.
@@ -59,14 +59,16 @@ impl<A> Post<A> {
 
 impl Workers {
     /// Starts `threads` threads that serve `entrances`. Nothing is accepted while `closed` is
-    /// `true`: what comes waits in the kernel's queue.
+    /// `true`: what comes waits in the kernel's queue. `arrivals` counts the sockets where
+    /// something is accepted, and the connections that were and have asked nothing yet.
     ///
     /// # Errors
     /// A thread, a runtime or a socket cannot be set up.
-    pub fn start<A: ServerApp + Send + Sync + 'static>(
+    pub fn start<A: Application>(
         threads: usize,
         entrances: Vec<Entrance<A>>,
         closed: &watch::Receiver<bool>,
+        arrivals: &Tally,
         pulse: &Arc<Pulse>,
     ) -> io::Result<Self> {
         let (stop, stopped) = watch::channel(false);
@@ -91,6 +93,7 @@ impl Workers {
                     posts: Arc::clone(&posts),
                     turn: 0,
                     closed: closed.clone(),
+                    arrivals: arrivals.clone(),
                     stopped: stopped.clone(),
                 })
             });
@@ -135,7 +138,7 @@ fn run(
 }
 
 /// Takes up connections, and accepts at `doors`, for ever.
-async fn work<A: ServerApp + Send + Sync + 'static>(
+async fn work<A: Application>(
     mut receiver: mpsc::Receiver<Accepted<A>>,
     doors: Vec<Door<A>>,
     stopped: watch::Receiver<bool>,
@@ -148,25 +151,26 @@ async fn work<A: ServerApp + Send + Sync + 'static>(
     }
 }
 
-impl<A: ServerApp + Send + Sync + 'static> Accepted<A> {
+impl<A: Application> Accepted<A> {
     /// Serves it in the present thread.
     fn serve(self, stopped: &watch::Receiver<bool>) {
         match TcpStream::from_std(self.stream) {
-            Ok(stream) => begin(self.application, stream, self.peer, stopped),
+            Ok(stream) => begin(self.application, stream, self.peer, self.arrival, stopped),
             Err(error) => tracing::error!(%error, "a connection cannot be served"),
         }
     }
 }
 
 /// Serves a connection in the present thread.
-fn begin<A: ServerApp + Send + Sync + 'static>(
+fn begin<A: Application>(
     application: Arc<A>,
     stream: TcpStream,
     peer: SocketAddr,
+    arrival: Busy,
     stopped: &watch::Receiver<bool>,
 ) {
     if let Some(stream) = transport(stream, peer) {
-        serve(application, stream, stopped.clone());
+        tokio::spawn(application.serve(stream, arrival, stopped.clone()));
     }
 }
 
@@ -177,44 +181,45 @@ struct Door<A> {
     posts: Arc<[Post<A>]>,
     turn: usize,
     closed: watch::Receiver<bool>,
+    arrivals: Tally,
     stopped: watch::Receiver<bool>,
 }
 
-impl<A: ServerApp + Send + Sync + 'static> Door<A> {
+impl<A: Application> Door<A> {
     /// Accepts for ever, but for when the door is closed.
     async fn keep(mut self) {
         let mut closed = self.closed.clone();
         while closed.wait_for(|closed| !*closed).await.is_ok() {
-            tokio::select! {
-                biased;
-                _ = closed.wait_for(|closed| *closed) => {}
-                () = self.accept() => {}
+            let _open = self.arrivals.begin();
+            loop {
+                let accepted = tokio::select! {
+                    biased;
+                    _ = closed.wait_for(|closed| *closed) => break,
+                    accepted = self.listener.accept() => accepted,
+                };
+                // Out of the choice: what was accepted is served, whatever happens meanwhile.
+                let assigned = match accepted {
+                    Ok((stream, peer)) => self.assign(stream, peer).await,
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = assigned {
+                    cannot_accept(&error).await;
+                }
             }
-        }
-    }
-
-    async fn accept(&mut self) {
-        let accepted = self.listener.accept().await;
-        let assigned = match accepted {
-            Ok((stream, peer)) => self.assign(stream, peer).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = assigned {
-            cannot_accept(&error).await;
         }
     }
 
     /// Gives a connection to a thread.
     async fn assign(&mut self, stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
-        let thread = self.pick();
+        let (arrival, thread) = (self.arrivals.begin(), self.pick());
         let post = self.posts.get(thread).zip(self.applications.get(thread));
         let Some((post, application)) = post else { return Ok(()) };
         let application = Arc::clone(application);
         if thread == 0 {
-            begin(application, stream, peer, &self.stopped);
+            begin(application, stream, peer, arrival, &self.stopped);
             return Ok(());
         }
-        let accepted = Accepted { application, stream: stream.into_std()?, peer };
+        let accepted = Accepted { application, stream: stream.into_std()?, peer, arrival };
         if let Err(unsent) = post.sender.send(accepted).await {
             // The thread is gone, which the watchdog will notice; the client need not.
             unsent.0.serve(&self.stopped);
@@ -230,5 +235,92 @@ impl<A: ServerApp + Send + Sync + 'static> Door<A> {
         let other = self.turn % threads;
         let load = |thread: usize| self.posts.get(thread).map_or(usize::MAX, Post::load);
         if load(other) < load(one) { other } else { one }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::net::TcpStream as Client;
+    use std::sync::mpsc::{Sender, channel};
+    use std::time::{Duration, Instant};
+
+    use parking_lot::Mutex;
+    use pingora::protocols::Stream;
+
+    use super::*;
+
+    /// Keeps every connection, and blocks its thread for as long as it is told to.
+    struct Keeps {
+        kept: Sender<(Stream, Busy)>,
+        blocked: Arc<Mutex<()>>,
+    }
+
+    impl Application for Keeps {
+        async fn serve(
+            self: Arc<Self>,
+            stream: Stream,
+            arrival: Busy,
+            _stopped: watch::Receiver<bool>,
+        ) {
+            drop(self.blocked.lock());
+            let _ = self.kept.send((stream, arrival));
+            // The load of its thread.
+            std::future::pending().await
+        }
+    }
+
+    fn wait_until(mut condition: impl FnMut() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !condition() {
+            assert!(Instant::now() < deadline, "it takes too long");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// The door is closed while a thread takes nothing up: what was accepted is served, what was
+    /// not stays in the kernel's queue.
+    #[test]
+    fn who_was_let_in_stays_in_when_the_door_is_closed() {
+        let listener = super::super::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (kept, keeping) = channel();
+        let keeps = |blocked: &Arc<Mutex<()>>| {
+            Arc::new(Keeps { kept: kept.clone(), blocked: Arc::clone(blocked) })
+        };
+        let (free, blocked) = (Arc::default(), Arc::default());
+        let applications = vec![keeps(&free), keeps(&blocked)];
+        let (door, closed) = watch::channel(false);
+        let (arrivals, pulse) = (Tally::default(), Arc::new(Pulse::new(2)));
+        let block = blocked.lock();
+        let entrances = vec![Entrance { listener, applications }];
+        let workers = Workers::start(2, entrances, &closed, &arrivals, &pulse).unwrap();
+
+        let mut clients: Vec<Client> = Vec::new();
+        let mut served = Vec::new();
+        // Each gets half of them, until the way to the blocked one is full.
+        let mut unchanged = 0;
+        while unchanged < 20 {
+            clients.push(Client::connect(address).unwrap());
+            std::thread::sleep(Duration::from_millis(1));
+            let before = served.len();
+            served.extend(keeping.try_iter());
+            unchanged = if served.len() == before { unchanged + 1 } else { 0 };
+            assert!(clients.len() < 4 * WAITING, "the door never waits");
+        }
+        door.send_replace(true);
+        std::thread::sleep(Duration::from_millis(50));
+        drop(block);
+        wait_until(|| {
+            served.extend(keeping.try_iter());
+            arrivals.count() == served.len()
+        });
+        for client in &mut clients {
+            client.set_nonblocking(true).unwrap();
+            let error = client.read(&mut [0]).expect_err("it was cut off");
+            assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        }
+        assert!(served.len() < clients.len(), "somebody came too late");
+        drop(workers);
     }
 }

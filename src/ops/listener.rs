@@ -6,8 +6,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use parking_lot::Mutex;
-use pingora::apps::http_app::ServeHttp;
+use pingora::apps::http_app::{HttpServer, ServeHttp};
+use pingora::apps::{HttpServerApp as _, ReusedHttpStream};
+use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
+use pingora::server::ShutdownWatch;
 use serde_json::json;
 use tokio::time::timeout;
 
@@ -15,6 +18,7 @@ use super::page::PAGE;
 use super::status::body::State;
 use super::status::{Reporter, STORE_PATIENCE, Wanted, document_servers};
 use crate::clock;
+use crate::listen::{Application, Busy};
 
 /// Prometheus' text exposition format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -142,6 +146,21 @@ impl ServeHttp for Starting {
         let waits_for = self.waits_for.lock().clone();
         let body = json!({ "status": "starting", "waits_for": waits_for, "document_servers": [] });
         respond(StatusCode::SERVICE_UNAVAILABLE, JSON, body.to_string())
+    }
+}
+
+impl<A: ServeHttp + Send + Sync + 'static> Application for HttpServer<A> {
+    async fn serve(self: Arc<Self>, stream: Stream, arrival: Busy, shutdown: ShutdownWatch) {
+        let session = ServerSession::new_http1(stream);
+        let mut answered = self.process_new_http(session, &shutdown).await;
+        drop(arrival);
+        while let Some((stream, settings)) = answered.map(ReusedHttpStream::consume) {
+            let mut session = ServerSession::new_http1(stream);
+            if let Some(settings) = settings {
+                settings.apply_to_session(&mut session);
+            }
+            answered = self.process_new_http(session, &shutdown).await;
+        }
     }
 }
 

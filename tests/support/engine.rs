@@ -5,12 +5,18 @@
 #![allow(dead_code, unreachable_pub, clippy::expect_used, clippy::unwrap_used)]
 
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+
+#[allow(clippy::duplicate_mod, reason = "an engine is run without the other support, too")]
+#[path = "ports.rs"]
+mod ports;
+
+pub use ports::free_port;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -193,11 +199,6 @@ impl Drop for Sentinel {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address").port()
 }
 
 /// The first piece of the answer to a command.

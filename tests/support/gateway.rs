@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ use toml::{Table, Value};
 
 use super::editor::{Dial, Editor, Open, Opened};
 use super::http::{Answer, Call};
+use super::ports::free_port;
 use super::standin::StandIn;
 use super::wait::{PATIENCE, eventually};
 
@@ -219,10 +220,9 @@ fn spawn(folder: &Path, config: &Path, shell: Option<&str>) -> Child {
     command.stdout(log("stdout")).stderr(log("stderr")).spawn().expect("the binary starts")
 }
 
-/// A port that was free a moment ago.
+/// An address that nobody else listens on, nor will.
 pub fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("a bound address")
+    SocketAddr::from(([127, 0, 0, 1], free_port()))
 }
 
 /// The running gateway; killed when dropped.

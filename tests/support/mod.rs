@@ -21,6 +21,7 @@ pub mod gateway;
 pub mod http;
 pub mod pattern;
 pub mod polling;
+pub mod ports;
 pub mod raw_server;
 pub mod real_client;
 pub mod schema;
