@@ -1,64 +1,55 @@
 //! Wiring: configuration to a running process, reload, drain.
 
+mod keeping;
 mod migrating;
+mod opening;
 mod reloading;
 mod sockets;
 mod stopping;
 mod upgrading;
 mod waiting;
 
-use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::AtomicBool;
 
-use async_trait::async_trait;
-use jiff::SignedDuration;
 use parking_lot::Mutex;
 use pingora::apps::http_app::HttpServer;
 use pingora::proxy::HttpProxy;
 use pingora::server::configuration::ServerConf;
-use pingora::server::{RunArgs, Server, ShutdownWatch};
-use pingora::services::background::{BackgroundService, background_service};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use pingora::server::{RunArgs, Server};
+use pingora::services::background::background_service;
 
 use crate::admin::{Administration, Desks, Office, SocketError};
-use crate::clock::{self, Clock};
-use crate::cluster::{Cluster, Sharing, Standing};
-use crate::config::{self, ConfigErrors, ConfigWarning, Loaded, Settings, StoreBackend};
-use crate::engine::{Engine, EngineError};
-use crate::gateway::exchange::Dispatcher;
+use crate::clock;
+use crate::config::{self, ConfigErrors, ConfigWarning, Loaded, Settings};
+use crate::engine::EngineError;
 use crate::gateway::front::Front;
 use crate::gateway::proxy::Gateway;
 use crate::gateway::site::{Shared, Site};
 use crate::gateway::tls::server::{TlsError, TlsServer};
 use crate::handover::giving::{Giver, Program};
-use crate::handover::taking::{Link, Taking};
+use crate::handover::taking::Taking;
 use crate::handover::{HandoverError, Upgrades};
 use crate::high_water::HighWater;
-use crate::ledger::Ledger;
 use crate::listen::{Doors, Entrance, ListenError, Pulse, Tally, Workers};
 use crate::log;
 use crate::ops::listener::Operations;
-use crate::ops::metrics::{self, Metrics};
-use crate::ops::notify::{self, Notifier};
+use crate::ops::metrics::Metrics;
+use crate::ops::notify::Notifier;
 use crate::ops::status::Reporter;
 use crate::ops::warnings::Warnings;
-use crate::registrar::Registrar;
-use crate::reload::{Reloads, Request};
-use crate::store::embedded::Embedded;
-use crate::store::redis::Redis;
-use crate::store::{ErrorHook, OpenError, Store, StoreError, StoredUser};
+use crate::reload::Reloads;
+use crate::store::{OpenError, StoreError};
 use crate::usage::Usage;
 
+use keeping::Keeper;
 pub use migrating::{Migration, migrate};
+use opening::{Opened, open_store};
 use sockets::Sockets;
-use stopping::Signals;
+use stopping::{Signals, leave};
 use upgrading::Upgrader;
 use waiting::Waiting;
 
@@ -70,19 +61,6 @@ pub const REVISION: &str = match option_env!("SEATGATE_REVISION") {
     Some(revision) => revision,
     None => "unknown",
 };
-
-/// How often what is over is cleared out of the ledger.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-
-/// How often the clock is looked at for signed licences.
-const HIGH_WATER_INTERVAL: Duration = Duration::from_secs(60);
-
-/// How long the end of the process waits for Redis.
-const LEAVE_LIMIT: Duration = Duration::from_secs(2);
-
-/// How often expired users are cleared out of the store, and how many in one go.
-const PURGE_INTERVAL: Duration = Duration::from_secs(60);
-const PURGE_PIECE: u32 = 1_000;
 
 /// The most upstream connections that a worker keeps idle.
 const UPSTREAM_POOL: usize = 1024;
@@ -272,101 +250,6 @@ fn keep_freed_memory() {
     drop(std::hint::black_box(Vec::<u8>::with_capacity(1 << 20)));
 }
 
-/// What is opened before anything is served.
-struct Opened {
-    registrar: Registrar,
-    ledger: Ledger,
-    /// The others that share the licences, if any may.
-    cluster: Option<Cluster>,
-}
-
-/// Opens the store, applies the licence files to it, and counts the users that it remembers.
-fn open_store(
-    settings: &Settings,
-    lock: Option<File>,
-    metrics: &Arc<Metrics>,
-    waiting: Waiting,
-) -> Result<Opened, StartError> {
-    let counted = Arc::clone(metrics);
-    let on_error: ErrorHook = Arc::new(move |operation| counted.count_store_error(operation));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let now = clock::now();
-        let (store, engine): (Arc<dyn Store>, _) = match &settings.store.backend {
-            StoreBackend::Embedded { path } => {
-                (Arc::new(Embedded::open_under(lock, path, on_error)?), None)
-            }
-            StoreBackend::Redis(redis) => {
-                let (store, engine) = open_redis(redis, on_error, waiting).await?;
-                (store, Some((engine, redis)))
-            }
-        };
-        let registrar = Registrar::load(store).await?;
-        registrar.apply_declared(settings, now).await?;
-        let (ledger, cluster) = match engine {
-            None => (Ledger::new(), None),
-            Some((engine, redis)) => {
-                let sharing = Sharing { lease: redis.lease, on_failure: redis.on_failure };
-                let registry = Arc::clone(registrar.registry());
-                let terms = Arc::new(move |id: &str| registry.find(id)?.licence());
-                let (cluster, ledger) =
-                    Cluster::join(engine, sharing, terms, Clock::system()).await?;
-                cluster.name(&name_among_others(settings));
-                let (seen, told) = (cluster.clone(), Arc::clone(metrics));
-                cluster.watch(Arc::new(move || {
-                    let Standing { connected, alone, ended, overshoot } = seen.standing();
-                    let (lost, over) = (ended, overshoot);
-                    told.note_sharing(metrics::Sharing { connected, alone, lost, over });
-                }));
-                (ledger, Some(cluster))
-            }
-        };
-        let counted = ledger.clone();
-        let count = move |user: StoredUser| {
-            counted.licence(&user.licence).load_users([user.record], now);
-        };
-        registrar.store().for_each_user(now, Box::new(count)).await?;
-        Ok(Opened { registrar, ledger, cluster })
-    })
-}
-
-/// What this gateway is called among those that share the licences: its host, and a port that no
-/// other on that host has.
-fn name_among_others(settings: &Settings) -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let port = public_addresses(settings).next().map_or(0, |(address, _)| address.port());
-    format!("{}:{port}", host.trim())
-}
-
-/// Gives the seats back to those who share the licences, without waiting for the lease to end.
-fn leave(cluster: &Cluster) {
-    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
-        return;
-    };
-    let left = runtime.block_on(async { tokio::time::timeout(LEAVE_LIMIT, cluster.leave()).await });
-    if left.is_err() {
-        tracing::warn!("Redis did not hear that this gateway ends: its lease ends later");
-    }
-}
-
-/// Waits for the engine, as long as it takes, and opens the store in it.
-async fn open_redis(
-    settings: &config::Redis,
-    on_error: ErrorHook,
-    waiting: Waiting,
-) -> Result<(Arc<dyn Store>, Engine), StartError> {
-    let engine = Engine::start(settings.engine.clone())?;
-    waiting.wait_for(&engine).await?;
-    tracing::info!("connected to Redis at {}", engine.told());
-    let topology = settings.engine.address.topology.clone();
-    let key_file = settings.key_file.as_deref();
-    let store = Redis::open(engine.clone(), topology, key_file, on_error).await?;
-    for risk in store.risks().await {
-        tracing::warn!("{risk}");
-    }
-    Ok((Arc::new(store), engine))
-}
-
 /// Finds the document servers' addresses before the first request comes.
 fn resolve(shared: &Shared) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -378,177 +261,4 @@ fn resolve(shared: &Shared) -> io::Result<()> {
 fn folder_of(path: &Path) -> PathBuf {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     folder.unwrap_or(Path::new(".")).to_owned()
-}
-
-/// What goes on beside the requests: health checks, clearing away, reload.
-struct Keeper {
-    shared: Arc<Shared>,
-    tls: Option<Arc<TlsServer>>,
-    /// The process that this one took over from.
-    link: Mutex<Option<Link>>,
-    settings: Arc<Settings>,
-    path: PathBuf,
-    listening: Arc<AtomicBool>,
-    high_water: Arc<HighWater>,
-    log_filter: log::Filter,
-    /// Reloads that somebody waits for.
-    requests: Mutex<Option<mpsc::Receiver<Request>>>,
-    notifier: Arc<Notifier>,
-    pulse: Arc<Pulse>,
-}
-
-#[async_trait]
-impl BackgroundService for Keeper {
-    async fn start(&self, mut shutdown: ShutdownWatch) {
-        let dispatcher = Arc::new(Dispatcher::once());
-        let mut watches = self.watch_upstreams(&dispatcher);
-        let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
-        let mut high_water = tokio::time::interval(HIGH_WATER_INTERVAL);
-        let mut jumps = clock::Jumps::watch();
-        tokio::spawn(purge_users(Arc::clone(&self.shared)));
-        let usage = Arc::clone(&self.shared.usage);
-        tokio::spawn(usage.run(Arc::clone(&self.shared) as _, clock::now));
-        let registrar = self.shared.registrar.clone();
-        tokio::spawn(async move { registrar.follow().await });
-        let mut hangup = match signal(SignalKind::hangup()) {
-            Ok(hangup) => hangup,
-            Err(error) => {
-                tracing::error!(%error, "SIGHUP cannot be received: no reload");
-                return;
-            }
-        };
-        let Some(mut requests) = self.requests.lock().take() else { return };
-        self.listening.store(true, Ordering::Release);
-        self.greet();
-        self.relieve().await;
-        self.tell_ready();
-        loop {
-            tokio::select! {
-                _ = shutdown.changed() => return,
-                _ = sweep.tick() => {
-                    if let Some(jump) = jumps.look() {
-                        self.tell_jump(jump);
-                    }
-                    let now = clock::now();
-                    self.shared.polled.sweep(now, self.shared.site.load().reconnect_grace);
-                    self.shared.ledger.sweep(now);
-                }
-                _ = high_water.tick() => {
-                    if self.follow_clock().await && self.reload().await.is_ok() {
-                        watches = self.watch_upstreams(&dispatcher);
-                    }
-                }
-                _ = hangup.recv() => {
-                    if self.reload().await.is_ok() {
-                        watches = self.watch_upstreams(&dispatcher);
-                    }
-                }
-                Some(request) = requests.recv() => {
-                    let answer = self.reload().await;
-                    if answer.is_ok() {
-                        watches = self.watch_upstreams(&dispatcher);
-                    }
-                    // Whoever asked may have left.
-                    let _ = request.send(answer);
-                }
-            }
-            while let Some(ended) = watches.try_join_next() {
-                if let Err(error) = ended {
-                    tracing::error!(%error, "a health check task failed");
-                }
-            }
-        }
-    }
-}
-
-impl Keeper {
-    /// A task for each set of document servers; they end when the set is dropped.
-    fn watch_upstreams(&self, dispatcher: &Arc<Dispatcher>) -> JoinSet<()> {
-        let mut watches = JoinSet::new();
-        for upstreams in &self.shared.site.load().upstreams {
-            let upstreams = Arc::clone(upstreams);
-            let dispatcher = Arc::clone(dispatcher);
-            watches.spawn(async move { upstreams.watch(&dispatcher).await });
-        }
-        watches
-    }
-
-    /// Tells the process that this one took over from that it may go, and decides for it until it is
-    /// gone.
-    async fn relieve(&self) {
-        let Some(link) = self.link.lock().take() else { return };
-        let serving = tokio::task::spawn_blocking(move || {
-            let mut link = link;
-            let outcome = link.serving();
-            (link, outcome)
-        });
-        let Ok((link, outcome)) = serving.await else { return };
-        if let Err(error) = outcome {
-            tracing::warn!(%error, "the old process ended before it had let go");
-        }
-        let shared = Arc::clone(&self.shared);
-        tokio::spawn(async move {
-            link.run(&shared).await;
-            shared.predecessor.store(None);
-        });
-    }
-
-    /// Says what listens where, and what to try next.
-    fn greet(&self) {
-        let Settings { server, ops, validate, .. } = &*self.settings;
-        for (address, is_tls) in public_addresses(&self.settings) {
-            let scheme = if is_tls { "https" } else { "http" };
-            tracing::info!("listening on {scheme}://{address}, version {VERSION}");
-        }
-        tracing::info!("operations on http://{0}/ (metrics: http://{0}/metrics)", ops.listen);
-        let port = server.listen.first().map_or(0, SocketAddr::port);
-        tracing::info!(
-            "try: curl -s -d '{{\"c\":\"license\"}}' http://127.0.0.1:{port}/coauthoring/CommandService.ashx"
-        );
-        tracing::debug!("validation API at {}", validate.path);
-        for upstreams in &self.shared.site.load().upstreams {
-            for name in &upstreams.settings.addresses {
-                tracing::info!("document server: {name}; its health: http://{}/readyz", ops.listen);
-            }
-        }
-    }
-
-    /// Says that the clock was set: what follows may surprise.
-    fn tell_jump(&self, jump: SignedDuration) {
-        let back = jump.is_negative();
-        self.shared.metrics.count_clock_jump(back);
-        tracing::warn!(
-            "the clock was set {} by {:#}: ends of licences, counted users and tokens follow it at \
-             once; if it is wrong now, set it right",
-            if back { "back" } else { "forward" },
-            SignedDuration::from_secs(jump.abs().as_secs()),
-        );
-    }
-
-    /// Follows the clock for signed licences; returns whether they are to be judged anew.
-    async fn follow_clock(&self) -> bool {
-        let high_water = Arc::clone(&self.high_water);
-        // It may write a file.
-        let ticked = tokio::task::spawn_blocking(move || high_water.tick(clock::now()));
-        ticked.await.unwrap_or(false)
-    }
-
-    /// Tells the service manager that the listeners are open, and from then on how things are.
-    fn tell_ready(&self) {
-        self.notifier.ready(&notify::status_text(&self.shared, clock::now()));
-        let told = (Arc::clone(&self.notifier), Arc::clone(&self.shared), Arc::clone(&self.pulse));
-        tokio::spawn(async move { notify::keep_told(&told.0, &told.1, &told.2).await });
-    }
-}
-
-/// Clears expired users out of the store, some at a time.
-async fn purge_users(shared: Arc<Shared>) {
-    let mut turn = tokio::time::interval(PURGE_INTERVAL);
-    loop {
-        turn.tick().await;
-        // As in the ledger: a clock that steps back by less counts right.
-        let before = clock::now().saturating_sub(SignedDuration::from_hours(1));
-        let Ok(before) = before else { continue };
-        while shared.registrar.store().purge_users(before, PURGE_PIECE).await == Ok(PURGE_PIECE) {}
-    }
 }

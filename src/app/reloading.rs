@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::Keeper;
+use super::keeping::Keeper;
 use crate::clock;
 use crate::config;
 use crate::gateway::site::Site;

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::{interval, sleep, timeout};
 
 use crate::clock;
+use crate::cluster::Cluster;
 use crate::gateway::site::Shared;
 use crate::handover::succession::Succession;
 use crate::listen::Tally;
@@ -28,6 +29,9 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// How often the service manager is told how far the drain is.
 const WORD: Duration = Duration::from_secs(2);
+
+/// How long the end of the process waits for Redis.
+const LEAVE_LIMIT: Duration = Duration::from_secs(2);
 
 /// Waits for the signal to end.
 pub(super) struct Signals {
@@ -169,4 +173,15 @@ impl Signals {
 
 async fn becomes_true(flag: &mut watch::Receiver<bool>) {
     let _ = flag.wait_for(|flag| *flag).await.is_ok();
+}
+
+/// Gives the seats back to those who share the licences, without waiting for the lease to end.
+pub(super) fn leave(cluster: &Cluster) {
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+        return;
+    };
+    let left = runtime.block_on(async { tokio::time::timeout(LEAVE_LIMIT, cluster.leave()).await });
+    if left.is_err() {
+        tracing::warn!("Redis did not hear that this gateway ends: its lease ends later");
+    }
 }
