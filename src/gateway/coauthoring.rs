@@ -3,6 +3,8 @@
 //! A refused open is told in the way that the editor understands (WIRE.md section 5):
 //! `disconnectReason`, the Socket.IO disconnect `41`, then the close.
 
+mod ending;
+
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::pin;
@@ -28,17 +30,14 @@ use crate::ledger::{Call, CloseReason, SeatWatch};
 use crate::ops::metrics::GaugeGuard;
 use crate::session::inspect::{Event, Flow, Inspector, Violation};
 use crate::session::{Session, Verdict};
-use crate::wire::coauthoring::{DisconnectCode, disconnect_reason};
-use crate::wire::packet::DISCONNECT;
-use crate::wire::payload;
-use crate::wire::websocket::{Opcode, Sender, write_close, write_frame};
+use crate::wire::coauthoring::DisconnectCode;
+use crate::wire::websocket::Sender;
+pub use ending::farewell_packets;
+use ending::{End, LINGER};
 
 /// How long a client may be silent. The document server pings every 25 s and gives up 20 s later
 /// (WIRE.md section 2); this only ends what it cannot see.
 const CLIENT_IDLE: Duration = Duration::from_secs(90);
-
-/// How long a peer has to take our last words, or to finish its own.
-const LINGER: Duration = Duration::from_secs(5);
 
 /// Both directions' inspectors.
 struct Inspectors {
@@ -63,29 +62,6 @@ impl Inspect for Inspectors {
     fn released(&mut self, from: Peer) -> &mut Vec<u8> {
         self.of(from).released()
     }
-}
-
-/// How a connection ended, for the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    /// The client said goodbye, or ended its stream after one.
-    Goodbye,
-    /// The client was gone without a word.
-    ClientLost,
-    ServerClosed,
-    ServerLost,
-    /// An open was refused.
-    Refused,
-    /// The client broke the protocol.
-    Violation,
-    /// A peer took or sent nothing any more.
-    TimedOut,
-    /// Asked by an operator, or by the same session on another connection.
-    Closed,
-    /// It never took over the polling session that it was opened for.
-    ProbeEnded,
-    /// The gateway is shutting down: the editor connects again, to whoever comes next.
-    ShutDown,
 }
 
 /// A connection with both handshakes done.
@@ -364,114 +340,10 @@ where
         End::Violation
     }
 
-    /// One stream is at its end: the other side gets the rest, and its own chance to finish.
-    async fn finish_after(&mut self, from: Peer) -> End {
-        let to = from.other();
-        let finishing = async {
-            let said_all =
-                self.pump.inspect.client.is_closed() && self.pump.inspect.server.is_closed();
-            if said_all {
-                for peer in [to, from] {
-                    // To close a socket ends its stream as well, and both are closed next.
-                    let _ = match self.encrypted {
-                        true => self.pump.finish(peer).await,
-                        false => self.pump.flush(peer).await,
-                    };
-                }
-                return;
-            }
-            if self.pump.finish(to).await.is_err() {
-                return;
-            }
-            if from == Peer::Server {
-                // Closing with unread bytes would reset the client before it has read the rest.
-                return self.pump.discard(Peer::Client).await;
-            }
-            loop {
-                match self.pump.next().await {
-                    PumpEvent::Inspected(
-                        _,
-                        Event::Goodbye | Event::Connected | Event::OpenFailed,
-                    ) => {}
-                    // Nobody opens anything on a connection that is ending.
-                    _ => return,
-                }
-            }
-        };
-        let _ = timeout(LINGER, finishing).await;
-        match from {
-            Peer::Client if self.client_said_goodbye => End::Goodbye,
-            Peer::Client => End::ClientLost,
-            Peer::Server => End::ServerClosed,
-        }
-    }
-
-    /// Ends the connection with a reason that the editor understands.
-    async fn dismiss(&mut self, code: DisconnectCode) {
-        let reason = disconnect_reason(code, code.description());
-        self.farewell(&[reason.as_bytes(), DISCONNECT.as_bytes()], 1000).await;
-    }
-
-    /// Sends text messages and a close frame to the client, at a boundary of what it was sent so
-    /// far, and waits a moment for it to take them. The document server sees its stream end before
-    /// that, so that a client that lingers is nobody there any more.
-    async fn farewell(&mut self, messages: &[&[u8]], close_code: u16) {
-        let last_words = async {
-            self.pump.stop_reading(Peer::Client);
-            let _ = self.pump.flush(Peer::Client).await;
-            while !self.pump.inspect.server.at_message_boundary() {
-                match self.pump.next().await {
-                    PumpEvent::Inspected(Peer::Server, Event::Goodbye | Event::OpenFailed) => {}
-                    _ => return,
-                }
-            }
-            self.pump.stop_reading(Peer::Server);
-            let _ = self.pump.finish(Peer::Server).await;
-            let mut bytes = Vec::with_capacity(256);
-            for message in messages {
-                write_frame(&mut bytes, Opcode::Text, None, message);
-            }
-            write_close(&mut bytes, None, close_code);
-            self.pump.send(Peer::Client, &bytes);
-            if self.pump.finish(Peer::Client).await.is_ok() {
-                self.pump.discard(Peer::Client).await;
-            }
-        };
-        let _ = timeout(LINGER, last_words).await;
-    }
-
-    /// Settles what the session held: kept for a reconnect after a loss, free otherwise.
-    fn leave(&self, end: End) {
-        if self.is_probing() {
-            return;
-        }
-        let lost = match end {
-            End::Goodbye | End::Refused | End::Violation | End::Closed | End::ProbeEnded => false,
-            End::ClientLost | End::ServerLost | End::TimedOut | End::ShutDown => true,
-            End::ServerClosed => !self.server_said_goodbye,
-        };
-        if let Some(Upgrade { id, .. }) = &self.upgrades {
-            self.shared.polled.remove(id);
-        }
-        let mut session = self.session.lock();
-        if lost && !self.client_said_goodbye {
-            let grace = self.shared.site.load().reconnect_grace;
-            session.lose(clock::now(), grace);
-        } else {
-            session.end();
-        }
-    }
-
     /// Whether the WebSocket was opened for a session that still goes on by polling.
     fn is_probing(&self) -> bool {
         self.upgrades.is_some() && !self.upgraded
     }
-}
-
-/// The packets that end a polling session with a reason that the editor understands.
-pub fn farewell_packets(code: DisconnectCode) -> Vec<u8> {
-    let reason = disconnect_reason(code, code.description());
-    payload::join([reason.as_bytes(), DISCONNECT.as_bytes()])
 }
 
 /// Waits until a session that began by polling is refused there; for ever for any other.

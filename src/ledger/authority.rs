@@ -13,8 +13,9 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::counts::SeatInfo;
 use super::lease::{Occupant, SeatId};
-use super::seats::{Refusal, SeatInfo};
+use super::seats::Refusal;
 use super::users::UserRecord;
 use crate::admission::Reason;
 use crate::licence::Licence;

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | this one | [`Ledger`]: the licences' seats by licence id, the gauge of plain viewers |
 //! | `seats` | [`LicenceSeats`]: one licence's seats behind one lock, and the atomic admission |
+//! | `counts` | what is to be told of them: usage, lists of seats and users |
 //! | `lease` | [`Seat`]: a seat in the hands of a connection, given back when dropped |
 //! | `state` | what the lock guards: seats, sessions, users; every count |
 //! | `authority` | who decides when this process does not count alone |
@@ -20,6 +21,7 @@
 //! May not know HTTP, Pingora, files or the clock.
 
 mod authority;
+mod counts;
 mod grace;
 mod lease;
 mod seats;
@@ -41,10 +43,9 @@ use parking_lot::RwLock;
 pub use authority::{
     Accepted, Ask, Authority, Confirmation, Denied, Granted, SeatState, Unconfirmed,
 };
+pub use counts::{Elsewhere, KindUsage, Phase, SeatInfo, UserList};
 pub use lease::{Call, CloseReason, Occupant, Seat, SeatId, SeatWatch};
-pub use seats::{
-    Elsewhere, KindUsage, LicenceSeats, Phase, Refusal, SeatInfo, SeatRequest, UserList,
-};
+pub use seats::{LicenceSeats, Refusal, SeatRequest};
 pub use users::{CountedUser, UserRecord};
 
 /// All licences' seats. Clones are the same ledger.

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::authority::{Ask, Authority, Denied, SeatState};
+use super::counts::SeatInfo;
 use super::lease::{CloseReason, Seat, SeatId, Sitting};
-use super::seats::{Decision, LicenceSeats, NotTaken, Refusal, SeatInfo, SeatRequest};
+use super::seats::{Decision, LicenceSeats, NotTaken, Refusal, SeatRequest};
 use super::state::Held;
 use crate::admission::{Reason, Usage};
 use crate::licence::Licence;

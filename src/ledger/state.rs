@@ -9,9 +9,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::authority::Authority;
+use super::counts::Elsewhere;
 use super::grace::Grace;
 use super::lease::{CloseReason, SeatId, Sitting};
-use super::seats::Elsewhere;
 use super::table::Row;
 use super::users::UserSet;
 use crate::seat::SeatClass;

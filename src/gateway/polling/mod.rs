@@ -5,23 +5,23 @@
 //! packet, and only then passed on. The same session may go on over a WebSocket
 //! ([`super::coauthoring`] takes it over with the seat it has).
 
+mod answers;
+mod judging;
 mod query;
 mod table;
 
-use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use http::{Method, StatusCode, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session as HttpSession;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+pub use answers::refuse;
 pub use query::{EngineQuery, EngineRefusal};
 pub use table::{PolledSession, PolledSessions, Upgrade};
 
@@ -29,14 +29,12 @@ use super::answer::Answer;
 use super::body::{Share, busy, read_whole};
 use super::coauthoring;
 use super::exchange::{Dispatcher, Exchange};
-use super::judge::{self, Reply};
 use super::site::{Shared, Tenant};
 use crate::clock;
-use crate::session::Verdict;
-use crate::session::inspect::HOLD_LIMIT;
 use crate::wire::coauthoring::{DisconnectCode, EngineHandshake};
-use crate::wire::packet::{EventType, MessageKind};
 use crate::wire::payload;
+use answers::{accepts_gzip, relay, relay_compressed, take, too_large};
+use judging::{Effects, Judgement};
 
 /// The largest body of a `POST`, as the document server has it (`maxPayload`).
 const MAX_BODY: usize = 100_000_000;
@@ -47,17 +45,11 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(600);
 /// How long the server may take to answer a handshake or a `POST`.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// From this size on the document server compresses an answer, in bytes.
-const COMPRESS_FROM: usize = 1024;
-
 /// How long the document server may take to hear that a session was refused.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The packet that ends a session; its client connects again.
 const CLOSE: &[u8] = b"1";
-
-/// What a `POST` is answered with when it was taken.
-const TAKEN: &[u8] = b"ok";
 
 /// One request of the polling transport.
 pub struct Polling<'a> {
@@ -67,23 +59,6 @@ pub struct Polling<'a> {
     /// The request as it goes to the document server.
     pub request: RequestHeader,
     pub client: std::net::IpAddr,
-}
-
-/// A client's packets, judged.
-struct Judgement {
-    /// What passes on.
-    body: Bytes,
-    effects: Effects,
-}
-
-/// What the client's packets say, once the document server took them.
-#[derive(Default)]
-struct Effects {
-    /// An open was judged.
-    opened: bool,
-    gave_up_editing: bool,
-    /// A goodbye.
-    ended: bool,
 }
 
 impl Polling<'_> {
@@ -314,93 +289,6 @@ impl Polling<'_> {
         }
     }
 
-    /// Judges a `POST`'s packets, in their order.
-    ///
-    /// # Errors
-    /// The session is refused with this code.
-    async fn judge(
-        &self,
-        polled: &PolledSession,
-        body: Bytes,
-    ) -> Result<Judgement, DisconnectCode> {
-        let tenant = self.shared.present(&polled.tenant);
-        let mut effects = Effects::default();
-        let mut replaced: Vec<(usize, Vec<u8>)> = Vec::new();
-        for (index, (packet, kind)) in payload::packets(&body).enumerate() {
-            match kind {
-                MessageKind::Event(EventType::Auth)
-                | MessageKind::BinaryEvent { event: EventType::Auth, .. } => {
-                    // No editor opens anything after its goodbye.
-                    if packet.len() > HOLD_LIMIT || effects.ended {
-                        return Err(DisconnectCode::AccessDenied);
-                    }
-                    let session = &polled.session;
-                    match judge::auth(self.shared, &tenant, session, packet).await {
-                        Verdict::Ignore => {}
-                        Verdict::Pass(_) => effects.opened = true,
-                        Verdict::Replace(_, text) => {
-                            effects.opened = true;
-                            replaced.push((index, text.into_bytes()));
-                        }
-                        Verdict::Refuse(_, code) => return Err(code),
-                    }
-                }
-                MessageKind::Event(EventType::Close) => effects.gave_up_editing = true,
-                MessageKind::Malformed => {
-                    tracing::info!("the client sent a message that could be read in two ways");
-                    return Err(DisconnectCode::AccessDenied);
-                }
-                MessageKind::EngineClose | MessageKind::Disconnect => effects.ended = true,
-                _ => {}
-            }
-        }
-        Ok(Judgement { body: with_replaced(body, &replaced), effects })
-    }
-
-    /// Judges the server's packets; `None` if they must not reach the client.
-    async fn judge_answer(
-        &self,
-        id: &str,
-        polled: &PolledSession,
-        head: &ResponseHeader,
-        body: Bytes,
-    ) -> Option<Bytes> {
-        // Nobody asked for another encoding: what cannot be read does not pass.
-        let encoding = head.headers.get(header::CONTENT_ENCODING);
-        if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
-            tracing::warn!(
-                "the document server answered a poll in an encoding that was not asked for"
-            );
-            return None;
-        }
-        let tenant = self.shared.present(&polled.tenant);
-        let mut replaced: Vec<(usize, Vec<u8>)> = Vec::new();
-        for (index, (packet, kind)) in payload::packets(&body).enumerate() {
-            match kind {
-                MessageKind::Event(EventType::Auth)
-                | MessageKind::BinaryEvent { event: EventType::Auth, .. } => {
-                    let session = &polled.session;
-                    match judge::reply(self.shared, &tenant, session, packet).await {
-                        Reply::Pass => {}
-                        Reply::Replace(text) => replaced.push((index, text.into_bytes())),
-                        Reply::Refuse | Reply::Forbid => return None,
-                    }
-                }
-                MessageKind::Event(EventType::Error) => {
-                    let terms = tenant.terms(clock::now());
-                    polled.session.lock().on_open_failed(&terms, &self.shared.ledger);
-                }
-                MessageKind::Connect => polled.session.lock().on_connected(packet),
-                // The server's goodbye, and the end of a session that may come back. A session that
-                // a WebSocket takes over ends its polling in the same way.
-                MessageKind::Disconnect => polled.session.lock().end(),
-                MessageKind::EngineClose if !polled.is_claimed() => self.lose(id, polled),
-                _ => {}
-            }
-        }
-        Some(with_replaced(body, &replaced))
-    }
-
     async fn send(&self, server: SocketAddr, body: Bytes) -> pingora::Result<Exchange> {
         let mut request = self.request.clone();
         // The answer is read here, whole, and compressed again where the client wants that.
@@ -453,17 +341,6 @@ async fn closes(closing: &mut watch::Receiver<bool>) {
     let _ = closing.wait_for(|closing| *closing).await.is_ok();
 }
 
-/// The body with some of its packets replaced.
-fn with_replaced(body: Bytes, replaced: &[(usize, Vec<u8>)]) -> Bytes {
-    if replaced.is_empty() {
-        return body;
-    }
-    let packets = payload::packets(&body).enumerate().map(|(index, (packet, _))| {
-        replaced.iter().find(|(at, _)| *at == index).map_or(packet, |(_, text)| text.as_slice())
-    });
-    payload::join(packets).into()
-}
-
 /// An answer's whole body.
 #[derive(Default)]
 struct Whole {
@@ -485,71 +362,4 @@ impl Unread {
             Self::NoBudget => busy(&session.req_header().headers).send(session).await,
         }
     }
-}
-
-fn accepts_gzip(session: &HttpSession) -> bool {
-    session.get_header(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).is_some_and(
-        |value| {
-            value.split(',').any(|entry| {
-                let mut parts = entry.split(';').map(str::trim);
-                parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip"))
-                    && !parts.any(|part| matches!(part, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"))
-            })
-        },
-    )
-}
-
-/// Passes an answer on, compressed as the document server would have.
-async fn relay_compressed(
-    session: &mut HttpSession,
-    mut head: ResponseHeader,
-    body: Bytes,
-    gzip: bool,
-) -> pingora::Result<()> {
-    if !gzip || body.len() < COMPRESS_FROM {
-        return relay(session, head, body).await;
-    }
-    let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 2), Compression::fast());
-    let compressed = encoder.write_all(&body).and_then(|()| encoder.finish());
-    let Ok(compressed) = compressed else { return relay(session, head, body).await };
-    head.insert_header(header::CONTENT_ENCODING, "gzip")?;
-    relay(session, head, compressed.into()).await
-}
-
-async fn relay(
-    session: &mut HttpSession,
-    mut head: ResponseHeader,
-    body: Bytes,
-) -> pingora::Result<()> {
-    head.insert_header(header::CONTENT_LENGTH, body.len())?;
-    session.write_response_header(Box::new(head), body.is_empty()).await?;
-    if !body.is_empty() {
-        session.write_response_body(Some(body), true).await?;
-    }
-    Ok(())
-}
-
-/// Says that a `POST` was taken, as the document server does.
-async fn take(session: &mut HttpSession) -> pingora::Result<()> {
-    let mut answer = Answer::json(TAKEN);
-    answer.content_type = "text/html";
-    answer.send(session).await
-}
-
-/// Answers as an Engine.IO server does that does not take the request.
-///
-/// # Errors
-/// The client is gone.
-pub async fn refuse(refusal: EngineRefusal, session: &mut HttpSession) -> pingora::Result<()> {
-    let mut answer = Answer::json(refusal.body());
-    answer.status = StatusCode::BAD_REQUEST;
-    answer.send(session).await
-}
-
-async fn too_large(session: &mut HttpSession) -> pingora::Result<()> {
-    let message = format!("A polling request may have at most {MAX_BODY} bytes.");
-    let headers = &session.req_header().headers;
-    Answer::refusal(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", &message, headers)
-        .send(session)
-        .await
 }
