@@ -1,12 +1,15 @@
 //! The command path: reading a request, verifying a token, building and keying the license answer.
 
+#[path = "../tests/support/licence.rs"]
+mod licence;
+
 use std::hint::black_box;
-use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use jiff::Timestamp;
+use licence::perpetual;
 use seatgate::config::{BuildFacts, Secret};
-use seatgate::licence::{Licence, Quota, user_expiry};
+use seatgate::licence::{Quota, user_expiry};
 use seatgate::license_answer::{LicenseAnswer, QuotaUser};
 use seatgate::token;
 use seatgate::wire::command::{CommandInput, EchoedKey, ServerFacts, read};
@@ -35,19 +38,8 @@ fn reading(c: &mut Criterion) {
 }
 
 fn answering(c: &mut Criterion) {
-    let licence = Licence {
-        id: Arc::from("bench"),
-        app: None,
-        issued_to: String::new(),
-        start: None,
-        end: None,
-        trial: false,
-        customization: false,
-        features: Vec::new(),
-        max_devices: None,
-        quota: Quota { users_count: 100_000, users_expire_days: 30, ..Quota::default() },
-        revoked: false,
-    };
+    let quota = Quota { users_count: 100_000, users_expire_days: 30, ..Quota::default() };
+    let licence = perpetual("bench", quota);
     let build = BuildFacts {
         package_type: 0,
         date: "2026-03-29T00:00:00.000Z".into(),

@@ -3,6 +3,9 @@
 //! Beside criterion's figures it prints the worst single operation around a midnight at which
 //! all users expire, and the memory of a user and of a seat (Linux).
 
+#[path = "../tests/support/licence.rs"]
+mod licence;
+
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -11,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use jiff::Timestamp;
+use licence::perpetual;
 use seatgate::ledger::{Ledger, LicenceSeats, Occupant, Seat, SeatRequest, UserRecord};
 use seatgate::licence::{Licence, Quota};
 use seatgate::seat::SeatClass;
@@ -21,28 +25,12 @@ fn noon() -> Timestamp {
     Timestamp::from_second(1_783_425_600).unwrap_or_default()
 }
 
-fn licence(quota: Quota) -> Licence {
-    Licence {
-        id: "licence".into(),
-        app: None,
-        issued_to: String::new(),
-        start: None,
-        end: None,
-        trial: false,
-        customization: false,
-        features: Vec::new(),
-        max_devices: None,
-        quota,
-        revoked: false,
-    }
-}
-
 fn by_users(users_count: u32) -> Licence {
-    licence(Quota { users_count, users_expire_days: 1, ..Quota::default() })
+    perpetual("licence", Quota { users_count, users_expire_days: 1, ..Quota::default() })
 }
 
 fn by_connections(connections: u32) -> Licence {
-    licence(Quota { connections, ..Quota::default() })
+    perpetual("licence", Quota { connections, ..Quota::default() })
 }
 
 fn name(number: u32) -> Arc<str> {

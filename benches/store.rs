@@ -6,6 +6,9 @@
 //! - with `SEATGATE_BENCH_LARGE=1`: the start with a million licences and ten million bindings.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+#[path = "../tests/support/licence.rs"]
+mod licence;
+
 use std::fs::{self, File};
 use std::hint::black_box;
 use std::io::Write as _;
@@ -15,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use jiff::Timestamp;
+use licence::perpetual;
 use seatgate::licence::{Licence, Quota};
 use seatgate::registrar::Registrar;
 use seatgate::store::embedded::Embedded;
@@ -35,19 +39,7 @@ fn change() -> Change {
 }
 
 fn licence(id: &str) -> Licence {
-    Licence {
-        id: id.into(),
-        app: Some("app".into()),
-        issued_to: "A customer".to_owned(),
-        start: None,
-        end: None,
-        trial: false,
-        customization: false,
-        features: Vec::new(),
-        max_devices: None,
-        quota: Quota::default(),
-        revoked: false,
-    }
+    Licence { app: Some("app".into()), ..perpetual(id, Quota::default()) }
 }
 
 fn open(path: &Path) -> Arc<dyn Store> {

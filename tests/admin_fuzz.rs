@@ -10,6 +10,7 @@ mod support;
 
 use serde_json::{Value, json};
 use support::admin::ask;
+use support::dice::Dice;
 use support::{Gateway, StandIn};
 
 const DOCUMENT: &str = include_str!("../docs/admin-openapi.json");
@@ -17,18 +18,7 @@ const DOCUMENT: &str = include_str!("../docs/admin-openapi.json");
 /// Requests for each operation.
 const ROUNDS: usize = 25;
 
-/// SplitMix64: the same requests in each run.
-struct Dice(u64);
-
 impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (mixed ^ mixed >> 31) as usize % sides
-    }
-
     fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
         &of[self.roll(of.len())]
     }

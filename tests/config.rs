@@ -1,14 +1,18 @@
 //! The configuration from the outside: files in, settings or errors out.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
+#[path = "config/broken.rs"]
+mod broken;
+#[path = "config/files.rs"]
+mod files;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use proptest::prelude::*;
 use seatgate::config::{
-    ConfigErrors, Env, Language, Loaded, LogFormat, Secret, Settings, StoreBackend, UserIds,
-    certificate_warnings, load, load_with,
+    ConfigErrors, Env, Language, Loaded, LogFormat, Settings, StoreBackend, UserIds,
+    certificate_warnings, load_with,
 };
 use seatgate::tenant::{Mode, RefusalPolicy};
 
@@ -262,40 +266,6 @@ fn the_commented_keys_of_the_shipped_files_are_good() {
 }
 
 #[test]
-fn files_of_other_editors_are_read() {
-    let licences = fs::read_to_string("conf/licences.toml").unwrap();
-    let shipped = fs::read_to_string("conf/seatgate.toml").unwrap();
-    let convert = |text: &str| format!("\u{feff}{}", text.replace('\n', "\r\n"));
-    let files: [(&str, &str); 2] =
-        [("seatgate.toml", &convert(&shipped)), ("licences.toml", &convert(&licences))];
-    let loaded = Folder::new(&files).load().unwrap();
-    assert_eq!(loaded.warnings, []);
-    assert_eq!(loaded.settings.licences[0].place.line, 19);
-
-    let bad = convert("[log]\n# 许可证\nlevel = 1\n");
-    let errors = Folder::new(&[("seatgate.toml", &bad), ("licences.toml", &licences)]).errors();
-    assert!(errors.starts_with("seatgate.toml:3:9: [log] level: "), "{errors}");
-}
-
-#[test]
-fn deep_and_large_files_are_survived() {
-    let deep = ".a".repeat(300_000);
-    for text in
-        [format!("a{deep} = 1"), format!("[a{deep}]"), format!("a = {}", "[".repeat(300_000))]
-    {
-        assert!(plain(&text).errors().contains("recur"));
-    }
-    let mut licences = "[[app]]\nid = 'a'\napi_key = 'b'\n".to_owned();
-    for number in 0..20_000 {
-        licences += &format!("[[licence]]\nid = 'l{number}'\napp = 'a'\nkey = 'K{number}'\n");
-    }
-    let files: [(&str, &str); 2] =
-        [("seatgate.toml", "licences.default = 'l19999'"), ("licences.toml", &licences)];
-    let loaded = Folder::new(&files).load().unwrap();
-    assert_eq!((loaded.settings.licences.len(), loaded.warnings.len()), (20_000, 0));
-}
-
-#[test]
 fn tenants_inherit_what_they_do_not_say() {
     let settings = load_here(Path::new(FIXTURES).join("good/full.toml")).unwrap().settings;
     let [default, acme, beta, gamma] = settings.tenants.as_slice() else { panic!("four tenants") };
@@ -341,227 +311,4 @@ fn tenants_inherit_what_they_do_not_say() {
     // Two ways to say the same API key.
     assert_eq!(settings.apps[0].api_key_sha256, settings.apps[1].api_key_sha256);
     assert_eq!(settings.apps[0].api_key_sha256, settings.apps[2].api_key_sha256);
-}
-
-#[test]
-fn systemd_says_where_files_are_written() {
-    let folder = plain("server.state_directory = 'stated'");
-    let load = |state: Option<&str>, runtime: Option<&str>| {
-        let env = Env {
-            state_directory: state.map(Into::into),
-            runtime_directory: runtime.map(Into::into),
-            ..Env::default()
-        };
-        let settings = load_with(&folder.path("seatgate.toml"), &env).unwrap().settings;
-        let StoreBackend::Embedded { path } = settings.store.backend else { panic!("embedded") };
-        (path, settings.admin.socket)
-    };
-    let expect = |store: &str, socket: &str| (PathBuf::from(store), PathBuf::from(socket));
-    assert_eq!(load(None, None), expect("stated/seatgate.db", "stated/admin.sock"));
-    assert_eq!(
-        load(Some("/var/lib/seatgate:/var/lib/other"), None),
-        expect("/var/lib/seatgate/seatgate.db", "/var/lib/seatgate/admin.sock")
-    );
-    assert_eq!(
-        load(Some("/var/lib/seatgate"), Some("/run/seatgate:/run/other")),
-        expect("/var/lib/seatgate/seatgate.db", "/run/seatgate/admin.sock")
-    );
-    let absolute = plain("store.path = '/a/b.db'\nadmin.socket = '/c/d.sock'").settings();
-    assert_eq!(absolute.admin.socket, Path::new("/c/d.sock"));
-    assert!(matches!(
-        absolute.store.backend,
-        StoreBackend::Embedded { path } if path == Path::new("/a/b.db")
-    ));
-}
-
-#[test]
-fn secrets_are_read_from_files_within_limits() {
-    let large = "x".repeat(64 * 1024);
-    let with = |name: &str, content: &[u8]| {
-        let text = "document_server.token_secret_file = 'jwt'\nlicences.files = []\n";
-        let folder = Folder::new(&[("seatgate.toml", text)]);
-        fs::write(folder.path(name), content).unwrap();
-        folder
-    };
-    for (content, expected) in [
-        ("s3cret\n", "s3cret"),
-        ("s3cret\r\n", "s3cret"),
-        ("s3cret", "s3cret"),
-        (" s3 cret \n\n", " s3 cret \n"),
-        (large.as_str(), large.as_str()),
-    ] {
-        let settings = with("jwt", content.as_bytes()).settings();
-        let secrets = settings.document_server.secrets.inbox.clone().unwrap();
-        assert_eq!(secrets[0].expose(), expected);
-    }
-    let too_large = format!("{large}x");
-    for (name, content, expected) in [
-        ("jwt", b"".as_slice(), "cannot read jwt: it is empty; write the secret into it"),
-        ("jwt", b"\n", "cannot read jwt: it is empty; write the secret into it"),
-        ("jwt", b"a\n\xff", "cannot read jwt: line 2 is not UTF-8; save it as UTF-8"),
-        ("jwt", too_large.as_bytes(), "cannot read jwt: it is larger than 64KiB; "),
-        ("other", b"a", "cannot read jwt: No such file or directory; create it, "),
-    ] {
-        let errors = with(name, content).errors();
-        let place = "seatgate.toml:1:37: [document_server] token_secret_file: ";
-        assert!(errors.starts_with(&format!("{place}{expected}")), "{errors}");
-    }
-}
-
-#[test]
-fn a_credential_goes_before_a_file_of_the_same_name() {
-    let text = "document_server.token_secret_file = 'jwt'\n\
-                document_server.inbox_secret_file = 'inbox'\nlicences.files = []\n";
-    let folder = Folder::new(&[("seatgate.toml", text), ("jwt", "beside"), ("inbox", "beside")]);
-    let credentials = Folder::new(&[("jwt", "credential")]);
-    let load = |credentials: &str| {
-        let env = Env { credentials_directory: Some(credentials.into()), ..Env::default() };
-        let settings = load_with(&folder.path("seatgate.toml"), &env).unwrap().settings;
-        let secrets = &settings.document_server.secrets;
-        let first = |secrets: &Option<Vec<Secret>>| secrets.clone().unwrap()[0].expose().to_owned();
-        [first(&secrets.browser), first(&secrets.inbox)]
-    };
-    assert_eq!(load(credentials.0.path().to_str().unwrap()), ["credential", "beside"]);
-    for none in ["", "relative", "/nowhere"] {
-        assert_eq!(load(none), ["beside", "beside"], "{none}");
-    }
-}
-
-#[test]
-fn files_that_are_not_there_or_too_large_are_told() {
-    let error = load_here("nowhere/seatgate.toml").unwrap_err().to_string();
-    assert_eq!(
-        error,
-        "nowhere/seatgate.toml: cannot read nowhere/seatgate.toml: No such file or directory; \
-         create it, or name another with --config"
-    );
-    let error = load(Path::new("conf")).unwrap_err().to_string();
-    assert_eq!(error, "conf: cannot read conf: it is a folder; name the file in it");
-
-    let errors = Folder::new(&[("seatgate.toml", "[licences]")]).errors();
-    assert_eq!(
-        errors,
-        "seatgate.toml:1:1: [licences]: cannot read licences.toml: No such file or directory; \
-         create it, or remove it from [licences] files"
-    );
-    let comment = format!("#{}", "x".repeat(16 << 20));
-    let large = Folder::new(&[("seatgate.toml", ""), ("licences.toml", &comment)]);
-    assert!(large.errors().contains("licences.toml: it is larger than 16MiB; "));
-    let large = Folder::new(&[("seatgate.toml", &comment), ("licences.toml", "")]);
-    assert!(large.errors().contains("seatgate.toml: it is larger than 16MiB; "));
-}
-
-#[test]
-fn rubbish_is_told_in_a_bounded_number_of_lines() {
-    let rubbish = "a = 1\nb = [\nc c c\n= =\n\"\n".repeat(10_000);
-    let errors = plain(&rubbish).load().unwrap_err();
-    assert!(errors.iter().count() <= 500);
-    let many: String = (0..2_000).map(|number| format!("key{number} = 1\n")).collect();
-    let errors = plain(&many).load().unwrap_err();
-    assert_eq!((errors.iter().count(), errors.count()), (500, 2_000));
-    assert!(errors.to_string().ends_with("\nand 1500 more errors"));
-}
-
-#[test]
-fn secrets_show_in_no_error_warning_or_setting() {
-    const SECRET: &str = "hunter2hunter2";
-    let good = format!(
-        "[document_server]\ntoken_secret = ['{SECRET}', '{SECRET}']\nbrowser_secret = '{SECRET}'\n\
-         [notify]\nurl = 'https://hooks.example'\nsecret = '{SECRET}'\n\
-         [[tenant]]\nname = 'a'\nhosts = ['a']\nlicence = 'l'\ntoken_secret = '{SECRET}'\n"
-    );
-    let licences = format!(
-        "[[app]]\nid = 'a'\napi_key = '{SECRET}'\n\
-         [[licence]]\nid = 'l'\napp = 'b'\nkey = '{SECRET}'\n"
-    );
-    let files: [(&str, &str); 2] = [("seatgate.toml", &good), ("licences.toml", &licences)];
-    let loaded = Folder::new(&files).load().unwrap();
-    assert!(!loaded.warnings.is_empty());
-    assert!(!format!("{loaded:?}").contains("hunter2"));
-    assert!(!format!("{:?}", loaded.warnings).contains("hunter2"));
-
-    for bad in [
-        "[document_server]\ntoken_secret = SECRET",
-        "[document_server]\ntoken_secret = \"SECRET",
-        "[document_server]\ntoken_secret = 'SECRET\nx = 1",
-        "[document_server]\ntoken_secret = \"SECRET\" SECRET",
-        "[document_server]\ntoken_secret = \"\"SECRET\"",
-        "[document_server]\ntoken_secret = \"\\SECRET\"",
-        "[document_server]\ntoken_secret = \"\"\"SECRET\nSECRET",
-        "[document_server]\ntoken_secret = { SECRET = 'SECRET' }",
-        "[document_server]\ntoken_secret: SECRET",
-        "[document_server]\ntoken_secret = ['SECRET', 1, '']",
-        "[document_server]\ntoken_secret = ['SECRET' 'SECRET']",
-        "[document_server]\ntoken_secret = 'SECRET'\ntoken_secret_file = 'x'",
-        "[document_server]\ntoken_secret = 'SECRET'\ntoken_secret = 'SECRET'",
-        "[document_server]\ntoken_secrte = 'SECRET'",
-        "[document_server]\naddresses = ['http://user:SECRET@host:80', 'user:SECRET@host:80']",
-        "[store]\nbackend = 'redis'\nurl = 'redis://:SECRET@host:x'",
-        "[store]\nbackend = 'redis'\nurl = 'http://:SECRET@host'",
-        "[notify]\nurl = 'ftp://hooks.example/SECRET'",
-        "[notify]\nsecret = 'SECRET'",
-        "[notify]\nsecret = ['SECRET']\nurl = 'https://hooks.example'",
-    ] {
-        let errors = plain(&bad.replace("SECRET", SECRET)).load().expect_err(bad);
-        assert!(!errors.to_string().contains("hunter2"), "{bad}: {errors}");
-        assert!(!format!("{errors:?}").contains("hunter2"), "{bad}: {errors:?}");
-    }
-    for bad in [
-        "[[app]]\nid = 'a'\napi_key = 'SECRET SECRET'",
-        "[[app]]\nid = 'a'\napi_key_sha256 = 'SECRET'",
-        "[[app]]\nid = 'a'\napi_key = 'SECRET'\napi_key_sha256 = 'SECRET'",
-        "[[licence]]\nid = 'l'\nkey = 'SECRET SECRET'",
-        "[[licence]]\nid = 'l'\nkey = 'SECRET'\n[[licence]]\nid = 'm'\nkey = 'SECRET'",
-    ] {
-        let licences = bad.replace("SECRET", SECRET);
-        let files: [(&str, &str); 2] = [("seatgate.toml", ""), ("licences.toml", &licences)];
-        let errors = Folder::new(&files).load().expect_err(bad);
-        assert!(!format!("{errors} {errors:?}").contains("hunter2"), "{bad}: {errors}");
-    }
-}
-
-/// Pieces that together make files that are nearly right.
-fn nearly_toml() -> impl Strategy<Value = Vec<u8>> {
-    let shipped = fs::read("conf/seatgate.toml").unwrap();
-    let length = shipped.len();
-    let damage = (0..length, 0..40_usize, prop::collection::vec(any::<u8>(), 0..8));
-    prop::collection::vec(damage, 0..6).prop_map(move |damages| {
-        let mut bytes = shipped.clone();
-        for (at, cut, new) in damages {
-            let at = at.min(bytes.len());
-            let end = (at + cut).min(bytes.len());
-            bytes.splice(at..end, new);
-        }
-        bytes
-    })
-}
-
-fn any_file() -> impl Strategy<Value = Vec<u8>> {
-    prop_oneof![
-        prop::collection::vec(any::<u8>(), 0..200),
-        "[\\[\\]a-c=\"'.,{}# \n0-9:TZ+-]{0,80}".prop_map(String::into_bytes),
-        "(\\[\\[?(tenant|server|licences|a)\\]?\\]\n|[a-c.]{1,4} = ([0-9]|\"x\"|\\[\\]|\\{\\})\n){0,8}"
-            .prop_map(String::into_bytes),
-        nearly_toml(),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
-
-    /// Whatever stands in the files, loading ends with settings or with errors that name places.
-    #[test]
-    fn any_bytes_are_loaded_or_refused(config in any_file(), licences in any_file()) {
-        let folder = Folder::new(&[("licences.toml", "")]);
-        fs::write(folder.path("seatgate.toml"), &config).unwrap();
-        if let Err(errors) = folder.load() {
-            prop_assert!(errors.count() > 0);
-            prop_assert_eq!(errors.to_string().lines().count(), errors.iter().count());
-        }
-        fs::write(folder.path("seatgate.toml"), "").unwrap();
-        fs::write(folder.path("licences.toml"), &licences).unwrap();
-        if let Err(errors) = folder.load() {
-            prop_assert!(errors.to_string().contains("licences.toml"));
-        }
-    }
 }

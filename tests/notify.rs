@@ -9,9 +9,9 @@ use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::{Duration, Instant};
 
-use support::gateway::{Gateway, Setup, seatgate};
+use support::gateway::{Gateway, seatgate};
 use support::wait::PATIENCE;
-use support::{Call, LicenceFile, Open, StandIn, eventually};
+use support::{Call, LicenceFile, Open, Setup, StandIn, eventually};
 
 /// What systemd would hear.
 struct Manager {

@@ -216,12 +216,10 @@ async fn a_server_that_cuts_gives_the_seat_back() {
 #[tokio::test]
 async fn an_editor_who_gives_up_editing_gives_the_seat_back() {
     let server = StandIn::start().await;
-    let mut stays = None;
     let gateway = Gateway::connections(&server, 1, 0).await;
-    let mut editor = gateway.admit(&Open::editor("d", "quits")).await;
-    editor.say(&json!({"type": "close"})).await;
-    editor.hear_message("refreshToken").await;
-    stays.replace(editor);
+    let mut stays = gateway.admit(&Open::editor("d", "quits")).await;
+    stays.say(&json!({"type": "close"})).await;
+    stays.hear_message("refreshToken").await;
     gateway.await_seats(EDITORS, 0.0).await;
     let _next = gateway.admit(&Open::editor("d", "next")).await;
     assert_eq!(server.sockets(), 2, "who gave up stays as a viewer");

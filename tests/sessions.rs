@@ -14,6 +14,16 @@ use support::{Editor, Gateway, LicenceFile, Open, Setup, StandIn, eventually, to
 
 // --- classes -------------------------------------------------------------------------------------
 
+/// Opens `open`, expects so many seats of editors and viewers to be taken, and leaves again.
+async fn takes(gateway: &Gateway, open: &Open, (editors, viewers): (f64, f64), what: &str) {
+    let editor = gateway.admit(open).await;
+    let taken = (gateway.seats("default", EDITORS).await, gateway.seats("default", VIEWERS).await);
+    assert_eq!(taken, (editors, viewers), "{what}");
+    editor.goodbye().await;
+    gateway.await_seats(EDITORS, 0.0).await;
+    gateway.await_seats(VIEWERS, 0.0).await;
+}
+
 #[tokio::test]
 async fn the_class_follows_mode_permissions_and_co_editing() {
     let server = StandIn::start().await;
@@ -38,13 +48,7 @@ async fn the_class_follows_mode_permissions_and_co_editing() {
         (Open::viewer("d", "u"), 0.0, 0.0, "views, strict"),
         (Open::viewer("d", "u").with("coEditingMode", Value::Null), 0.0, 0.0, "views, unsaid"),
     ] {
-        let editor = gateway.admit(&open).await;
-        let taken =
-            (gateway.seats("default", EDITORS).await, gateway.seats("default", VIEWERS).await);
-        assert_eq!(taken, (editors, viewers), "{what}");
-        editor.goodbye().await;
-        gateway.await_seats(EDITORS, 0.0).await;
-        gateway.await_seats(VIEWERS, 0.0).await;
+        takes(&gateway, &open, (editors, viewers), what).await;
     }
 }
 
@@ -91,13 +95,7 @@ async fn the_tokens_claims_are_the_truth() {
         (said(viewer(), claims("t", "edit", edit(), "strict")), 0.0, 0.0, "says view itself"),
         (said(viewer(), claims("t", "edit", edit(), "fast")), 0.0, 1.0, "says strict, is fast"),
     ] {
-        let editor = gateway.admit(&open).await;
-        let taken =
-            (gateway.seats("default", EDITORS).await, gateway.seats("default", VIEWERS).await);
-        assert_eq!(taken, (editors, viewers), "{what}");
-        editor.goodbye().await;
-        gateway.await_seats(EDITORS, 0.0).await;
-        gateway.await_seats(VIEWERS, 0.0).await;
+        takes(&gateway, &open, (editors, viewers), what).await;
     }
 }
 

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use support::dice::Dice;
 use support::gateway::{EDITOR_USERS, EDITORS, VIEWERS};
 use support::http::Connection;
 use support::wait::eventually_within;
@@ -25,19 +26,6 @@ const USERS: i64 = 30;
 const USERS_HOST: &str = "users.example";
 /// How long the last of it all may take to be given back: grace, silence and idle connections.
 const SETTLING: Duration = Duration::from_secs(40);
-
-/// SplitMix64: the same sessions in each run.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (mixed ^ mixed >> 31) as usize % sides
-    }
-}
 
 struct Soak {
     gateway: Gateway,

@@ -18,6 +18,8 @@ use seatgate::wire::command::{CommandInput, ServerFacts, read};
 use seatgate::wire::scan::classify;
 use seatgate::wire::websocket::{Decoded, Decoder, Opcode, Sender, unmask, write_frame};
 
+use crate::licence::perpetual;
+
 const AUTH: &str = include_str!("../../tests/fixtures/wire/client/auth-edit.txt");
 const AUTH_TOKEN: &str = include_str!("../../tests/fixtures/wire/client/auth-token.txt");
 
@@ -194,19 +196,7 @@ fn read_command(has_token: bool) -> Work {
 }
 
 fn licence(users_count: u32) -> Licence {
-    Licence {
-        id: Arc::from("licence"),
-        app: None,
-        issued_to: String::new(),
-        start: None,
-        end: None,
-        trial: false,
-        customization: false,
-        features: Vec::new(),
-        max_devices: None,
-        quota: Quota { users_count, users_expire_days: 30, ..Quota::default() },
-        revoked: false,
-    }
+    perpetual("licence", Quota { users_count, users_expire_days: 30, ..Quota::default() })
 }
 
 fn license_answer(count: u32) -> impl Fn() -> LicenseAnswer {

@@ -9,6 +9,8 @@
 
 mod cases;
 mod instructions;
+#[path = "../../tests/support/licence.rs"]
+mod licence;
 
 use std::process::ExitCode;
 

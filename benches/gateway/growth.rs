@@ -15,6 +15,7 @@ use seatgate::seat::SeatClass;
 use seatgate::wire::command::ServerFacts;
 
 use crate::child::Child;
+use crate::licence::perpetual;
 use crate::{Result, usage};
 
 const EDITOR: SeatClass = SeatClass::Editor;
@@ -153,22 +154,9 @@ struct Bench {
 
 impl Bench {
     fn new(quota: Quota) -> Self {
-        let terms = Licence {
-            id: "licence".into(),
-            app: None,
-            issued_to: String::new(),
-            start: None,
-            end: None,
-            trial: false,
-            customization: false,
-            features: Vec::new(),
-            max_devices: None,
-            quota,
-            revoked: false,
-        };
         Self {
             seats: Ledger::new().licence("licence"),
-            terms,
+            terms: perpetual("licence", quota),
             tenant: "default".into(),
             document: "document-1234567890".into(),
             now: Timestamp::now(),

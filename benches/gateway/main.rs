@@ -34,6 +34,8 @@ mod figures;
 mod frames;
 mod goals;
 mod growth;
+#[path = "../../tests/support/licence.rs"]
+mod licence;
 mod load;
 mod machine;
 mod options;

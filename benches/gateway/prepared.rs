@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 
 use crate::Result;
 use crate::child::Child;
+use crate::licence::perpetual;
 
 /// Numbers of users of the licences that have some.
 pub(crate) const CROWDS: [u32; 2] = [1_000, 100_000];
@@ -132,17 +133,7 @@ pub(crate) fn fill_here(arguments: &[String]) -> Result<()> {
 }
 
 fn licence(users: u32) -> Licence {
-    Licence {
-        id: licence_id(users).into(),
-        app: None,
-        issued_to: "bench".to_owned(),
-        start: None,
-        end: None,
-        trial: false,
-        customization: false,
-        features: Vec::new(),
-        max_devices: None,
-        quota: Quota { users_count: users * 2, users_expire_days: EXPIRE_DAYS, ..Quota::default() },
-        revoked: false,
-    }
+    let quota =
+        Quota { users_count: users * 2, users_expire_days: EXPIRE_DAYS, ..Quota::default() };
+    perpetual(&licence_id(users), quota)
 }

@@ -1,5 +1,8 @@
 //! The OpenAPI document and the code say the same.
 
+#[path = "../../tests/support/schema.rs"]
+mod schema;
+
 use std::collections::BTreeSet;
 
 use serde::Serialize;
@@ -8,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::api;
 use super::routes::{OPENAPI, routes};
+use schema::fits;
 
 fn document() -> Value {
     serde_json::from_str(OPENAPI).unwrap()
@@ -128,51 +132,4 @@ fn bodies_have_the_properties_that_the_code_reads() {
     known::<api::AddApp>(&document, "AddApp");
     known::<api::Rotate>(&document, "Rotate");
     known::<api::Backup>(&document, "Backup");
-}
-
-/// As much of JSON Schema as the document uses.
-fn fits(document: &Value, schema: &Value, value: &Value) -> Result<(), String> {
-    if let Some(reference) = schema["$ref"].as_str() {
-        let target = document.pointer(reference.trim_start_matches('#'));
-        return fits(document, target.ok_or(reference)?, value);
-    }
-    if let Some(choices) = schema["oneOf"].as_array() {
-        let fitting = choices.iter().filter(|choice| fits(document, choice, value).is_ok());
-        return if fitting.count() == 1 { Ok(()) } else { Err(format!("{value}: not one of")) };
-    }
-    if let Some(constant) = schema.get("const") {
-        return if constant == value { Ok(()) } else { Err(format!("{value} is not {constant}")) };
-    }
-    if let Some(choices) = schema["enum"].as_array()
-        && !choices.contains(value)
-    {
-        return Err(format!("{value} is none of {choices:?}"));
-    }
-    let kind = match value {
-        Value::Null => "null",
-        Value::Bool(_) => "boolean",
-        Value::Number(_) => "integer",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    };
-    let kinds = match &schema["type"] {
-        Value::Array(kinds) => kinds.clone(),
-        one => vec![one.clone()],
-    };
-    if !kinds.contains(&json!(kind)) {
-        return Err(format!("{value} is not of {kinds:?}"));
-    }
-    if let Some(items) = value.as_array() {
-        items.iter().try_for_each(|item| fits(document, &schema["items"], item))?;
-    }
-    let Some(map) = value.as_object() else { return Ok(()) };
-    for name in schema["required"].as_array().into_iter().flatten() {
-        map.get(name.as_str().unwrap()).ok_or(format!("{name} is missing"))?;
-    }
-    for (name, value) in map {
-        let property = schema["properties"].get(name).ok_or(format!("{name} is not described"))?;
-        fits(document, property, value).map_err(|why| format!("{name}: {why}"))?;
-    }
-    Ok(())
 }

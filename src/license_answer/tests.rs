@@ -3,6 +3,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::config::BuildFacts;
+use crate::licence::tests::licence;
 
 /// As captured from the server in connection mode, but for the dates and the build.
 const CONNECTIONS: &str = r#"{"error":0,"license":{"start_date":"2026-11-01T00:00:00.000Z","end_date":null,"timelimited":false,"trial":false,"developer":false,"branding":false,"customization":false,"advanced_api":false,"connections":20,"connections_view":20,"users_count":0,"users_view_count":0,"users_expire":1,"customer_id":"","alias":"","multitenancy":false},"server":{"workersCount":1,"resultType":3,"packageType":0,"buildDate":"2016-06-29T00:00:00.000Z","buildVersion":"4.1.2","buildNumber":37},"quota":{"users":[],"users_view":[]}}"#;
@@ -26,19 +27,8 @@ fn facts() -> ServerFacts {
 }
 
 fn terms(quota: Quota) -> Licence {
-    Licence {
-        id: "60f8a5d3e13823687d3e9c24".into(),
-        app: None,
-        issued_to: "公司名称".into(),
-        start: Some(time("2026-11-01T00:00:00Z")),
-        end: None,
-        trial: false,
-        customization: false,
-        features: Vec::new(),
-        max_devices: None,
-        quota,
-        revoked: false,
-    }
+    let start = Some(time("2026-11-01T00:00:00Z"));
+    Licence { issued_to: "公司名称".into(), start, ..licence(quota) }
 }
 
 fn connections() -> Quota {

@@ -20,7 +20,7 @@ use drive::{Client, host};
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use oracle::expected;
-use support::gateway::Metrics;
+use support::metrics::Metrics;
 use support::tokens::SECRET;
 use support::{Gateway, LicenceFile, Setup, StandIn, admin, eventually};
 

@@ -12,9 +12,10 @@ use seatgate::licence::Licence;
 use seatgate::seat::SeatClass;
 use tokio::time::sleep;
 
+use super::licence::perpetual;
 use super::node::{Coming, End, Node, Order, Phase, Visit, Wish};
 use super::run::Run;
-use super::scene::{Scene, licence};
+use super::scene::Scene;
 use super::server::Server;
 use super::watch::Watch;
 
@@ -85,7 +86,7 @@ impl Drive {
             scene,
         };
         for index in 0..drive.scene.gateways {
-            drive.terms.push(Arc::new(Mutex::new(Arc::new(licence("l", quota)))));
+            drive.terms.push(Arc::new(Mutex::new(Arc::new(perpetual("l", quota)))));
             let node = drive.start(index);
             drive.nodes.push(node);
         }
@@ -311,7 +312,7 @@ impl Drive {
             let late = self.seconds(2);
             tokio::spawn(async move {
                 sleep(late).await;
-                *terms.lock() = Arc::new(licence("l", quota));
+                *terms.lock() = Arc::new(perpetual("l", quota));
             });
         }
     }

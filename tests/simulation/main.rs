@@ -37,6 +37,8 @@ mod drive;
 #[path = "../support/engine.rs"]
 mod engine;
 mod keyspace;
+#[path = "../support/licence.rs"]
+mod licence;
 mod likeness;
 mod msgpack;
 mod node;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use seatgate::config::OnFailure;
-use seatgate::licence::{Licence, Quota};
+use seatgate::licence::Quota;
 
 /// What may go wrong.
 #[derive(Clone, Copy, Debug, Default)]
@@ -90,21 +90,5 @@ impl Scene {
             // Some go over midnight, when users expire.
             begins: if chance.u8(0..4) == 0 { 86_385 } else { 0 },
         }
-    }
-}
-
-pub fn licence(id: &str, quota: Quota) -> Licence {
-    Licence {
-        id: id.into(),
-        app: None,
-        issued_to: String::new(),
-        start: None,
-        end: None,
-        trial: false,
-        customization: false,
-        features: Vec::new(),
-        max_devices: None,
-        quota,
-        revoked: false,
     }
 }

@@ -15,25 +15,29 @@
 
 pub mod admin;
 pub mod browser;
+pub mod dice;
 pub mod editor;
 pub mod frames;
 pub mod gateway;
 pub mod http;
+pub mod metrics;
 pub mod pattern;
 pub mod polling;
 pub mod ports;
 pub mod raw_server;
 pub mod real_client;
 pub mod schema;
+pub mod setup;
 pub mod standin;
 pub mod tls;
 pub mod tokens;
 pub mod wait;
 
 pub use editor::{Editor, Heard, Open, Opened};
-pub use gateway::{Gateway, LicenceFile, Setup};
+pub use gateway::Gateway;
 pub use http::{Answer, Call};
 pub use polling::Poller;
 pub use raw_server::RawServer;
+pub use setup::{LicenceFile, Setup};
 pub use standin::{AuthReply, StandIn};
 pub use wait::{eventually, within};

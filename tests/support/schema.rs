@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 ///
 /// # Errors
 /// Where it is not, and why.
-pub fn fits(document: &Value, schema: &Value, value: &Value) -> Result<(), String> {
+pub(crate) fn fits(document: &Value, schema: &Value, value: &Value) -> Result<(), String> {
     if let Some(reference) = schema["$ref"].as_str() {
         let target = document.pointer(reference.trim_start_matches('#'));
         return fits(document, target.ok_or(reference)?, value);
@@ -15,6 +15,9 @@ pub fn fits(document: &Value, schema: &Value, value: &Value) -> Result<(), Strin
         let tried: Vec<_> = choices.iter().map(|choice| fits(document, choice, value)).collect();
         let fitting = tried.iter().filter(|tried| tried.is_ok()).count();
         return if fitting == 1 { Ok(()) } else { Err(format!("{fitting} fit: {tried:?}")) };
+    }
+    if let Some(constant) = schema.get("const") {
+        return if constant == value { Ok(()) } else { Err(format!("{value} is not {constant}")) };
     }
     let kind = match value {
         Value::Null => "null",

@@ -1,7 +1,15 @@
-//! Opens that come to nothing, and replies that are about another open than the first that waits.
+//! Opens that come to nothing, replies that are about another open than the first that waits, and
+//! what they say of the class.
 
 use super::*;
 use crate::seat::SeatClass;
+
+/// A reply in which the server lists the open itself.
+fn reply_as(view: bool, live: bool) -> String {
+    format!(
+        r#"42["message",{{"type":"auth","result":1,"sessionId":"s1","participants":[{{"id":"u1","idOriginal":"u","view":{view},"connectionId":"s1","isLiveViewer":{live}}}],"licenseType":3}}]"#
+    )
+}
 
 /// A reply in which the server lists this connection as an editor of `user`.
 fn editing(user: &str) -> String {
@@ -180,4 +188,131 @@ fn a_session_whose_tenant_has_another_licence_counts_there() {
     assert!(
         desk.open(&mut desk.session(), &auth("u", r#","mode":"edit","sessionId":"s1""#)).is_ok()
     );
+}
+
+#[test]
+fn a_downgrade_that_overtakes_an_upgrade_frees_nothing() {
+    let desk = Desk::connections(1, 1);
+    let mut session = desk.session();
+    assert!(desk.open(&mut session, &editor("u")).is_ok());
+    for text in [editor("u"), viewer("u")] {
+        assert!(matches!(desk.auth(&mut session, &text), Verdict::Pass(_)));
+    }
+    for _ in 0..2 {
+        let verdict = desk.reply(&mut session, REPLY).verdict;
+        assert!(matches!(verdict, ReplyVerdict::Pass));
+    }
+    assert_eq!(desk.used(SeatKind::EditorConnections), 1);
+}
+
+#[test]
+fn giving_up_editing_frees_the_seat_unless_an_auth_is_under_way() {
+    let desk = Desk::connections(1, 0);
+    let mut session = desk.session();
+    assert!(desk.open(&mut session, &editor("u")).is_ok());
+    let text = editor("u");
+    assert!(matches!(desk.auth(&mut session, &text), Verdict::Pass(_)));
+    session.on_gave_up_editing(&desk.terms(), &desk.ledger);
+    assert_eq!(desk.used(SeatKind::EditorConnections), 1);
+    let _ = desk.reply(&mut session, REPLY).verdict;
+    session.on_gave_up_editing(&desk.terms(), &desk.ledger);
+    assert_eq!(desk.used(SeatKind::EditorConnections), 0);
+    assert_eq!(desk.ledger.viewers("acme"), 1);
+}
+
+#[test]
+fn a_reply_that_nobody_judged_is_forbidden() {
+    let desk = Desk::connections(5, 5);
+    let mut session = desk.session();
+    let verdict = desk.reply(&mut session, REPLY).verdict;
+    assert!(matches!(verdict, ReplyVerdict::Forbid));
+    assert!(desk.open(&mut session, &viewer("u")).is_ok());
+    let verdict = desk.reply(&mut session, REPLY).verdict;
+    assert!(matches!(verdict, ReplyVerdict::Pass), "the server repeats its replies");
+}
+
+#[test]
+fn a_session_id_that_names_another_connection_tells_nothing() {
+    let desk = Desk::connections(1, 0);
+    let mut session = desk.session();
+    session.on_connected(br#"40{"sid":"own"}"#);
+    let text = auth("u", r#","mode":"edit","sessionId":"s1""#);
+    let _ = desk.auth(&mut session, &text);
+    let reply = reply_as(true, false);
+    let replied = desk.reply(&mut session, &reply);
+    assert!(!replied.corrected, "the viewer that is listed as s1 is somebody else");
+    assert_eq!(desk.used(SeatKind::EditorConnections), 1);
+}
+
+#[test]
+fn a_class_that_changes_twice_in_one_breath_leaves_no_editor_without_a_seat() {
+    let desk = Desk::connections(1, 1);
+    let mut session = desk.session();
+    assert!(desk.open(&mut session, &editor("u")).is_ok());
+    let with = |mode: &str| auth("u", &format!(r#"{mode},"sessionId":"zzz""#));
+    let live = with(r#","mode":"view","coEditingMode":"fast""#);
+    let edit = with(r#","mode":"edit""#);
+    for text in [&live, &edit] {
+        let verdict = desk.auth(&mut session, text);
+        assert!(matches!(verdict, Verdict::Pass(_)), "{verdict:?}");
+    }
+    for _ in 0..2 {
+        let replied = desk.reply(&mut session, REPLY);
+        assert!(!matches!(replied.verdict, ReplyVerdict::Forbid));
+        assert_eq!(desk.used(SeatKind::EditorConnections), 1);
+    }
+    session.end();
+    assert_eq!(desk.used(SeatKind::EditorConnections), 0);
+    assert_eq!(desk.used(SeatKind::ViewerConnections), 0);
+}
+
+#[test]
+fn the_document_server_has_the_last_word_about_the_class() {
+    let desk = Desk::connections(1, 1);
+    let mut session = desk.session();
+    session.on_connected(CONNECTED);
+    let _ = desk.auth(&mut session, &editor("u"));
+    let reply = reply_as(true, false);
+    let replied = desk.reply(&mut session, &reply);
+    assert!(replied.corrected && matches!(replied.verdict, ReplyVerdict::Pass));
+    assert_eq!(desk.used(SeatKind::EditorConnections), 0, "the server's own limit");
+
+    let mut session = desk.session();
+    session.on_connected(CONNECTED);
+    let _ = desk.auth(&mut session, &viewer("u"));
+    let reply = reply_as(false, false);
+    let replied = desk.reply(&mut session, &reply);
+    assert!(replied.corrected && matches!(replied.verdict, ReplyVerdict::Pass));
+    assert_eq!(desk.used(SeatKind::EditorConnections), 1, "a seat was free");
+
+    let mut third = desk.session();
+    third.on_connected(CONNECTED);
+    let _ = desk.auth(&mut third, &viewer("v"));
+    let replied = desk.reply(&mut third, &reply);
+    assert!(matches!(replied.verdict, ReplyVerdict::Forbid), "none is left");
+}
+
+#[test]
+fn replies_that_answer_another_open_leave_no_editor_without_a_seat() {
+    let desk = Desk::connections(2, 0);
+    let mut session = desk.session();
+    session.on_connected(CONNECTED);
+    let passes = |session: &mut Session, text: &str| {
+        let verdict = desk.auth(session, text);
+        assert!(matches!(verdict, Verdict::Pass(_)), "{verdict:?}");
+    };
+    let answer = |session: &mut Session, view: bool| {
+        let verdict = desk.reply(session, &reply_as(view, false)).verdict;
+        !matches!(verdict, ReplyVerdict::Forbid)
+    };
+    // An open said twice is answered twice: no later reply may meet the open behind its own.
+    passes(&mut session, &editor("u"));
+    passes(&mut session, &editor("u"));
+    passes(&mut session, &viewer("u"));
+    assert!(answer(&mut session, false) && answer(&mut session, false));
+    passes(&mut session, &editor("v"));
+    assert!(answer(&mut session, true), "the viewer's");
+    assert!(answer(&mut session, false), "the first editor's, repeated");
+    assert_eq!(desk.used(SeatKind::EditorConnections), 2, "an editor, and another under way");
+    assert_eq!(desk.open(&mut desk.session(), &editor("w")), Err(Some(Reason::Connections)));
 }

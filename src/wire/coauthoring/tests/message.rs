@@ -90,7 +90,7 @@ fn an_auth_without_token_or_user_is_ignored() {
 fn ambiguous_messages_are_refused() {
     let usual =
         packet(json!({"permissions": {"edit": true}, "mode": "edit", "coEditingMode": "fast",
-        "jwtOpen": "o", "jwtSession": "s", "sessionId": "i"}));
+        "jwtOpen": "o", "jwtSession": "s", "sessionId": "i", "IsAnonymousUser": true}));
     for key in [
         "type",
         "docid",
@@ -104,6 +104,7 @@ fn ambiguous_messages_are_refused() {
         "sessionId",
         "isCloseCoAuthoring",
         "openCmd",
+        "IsAnonymousUser",
     ] {
         let twice = usual.replace("}]", &format!(",\"{key}\":\"x\"}}]"));
         assert_eq!(AuthMessage::parse(twice.as_bytes()).unwrap_err(), AuthError::Duplicate(key));
