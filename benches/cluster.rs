@@ -1,5 +1,5 @@
-//! Seats over a real Redis on loopback: how long an admission takes at a steady rate, and what
-//! renewing the leases of many connections costs, of one gateway and of a hundred.
+//! Seats over a real Redis on loopback: how long an admission takes at a steady rate, beside a bare
+//! `PING` over a socket that blocks, which is what the machine takes for a round trip, and what renewing the leases of many connections costs, of one gateway and of a hundred.
 //!
 //! `cargo bench --bench cluster`; needs `redis-server`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::indexing_slicing)]
@@ -7,6 +7,8 @@
 #[path = "../tests/support/engine.rs"]
 mod server;
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,7 +23,8 @@ use seatgate::seat::SeatClass;
 use server::RedisServer;
 
 const RATE: u64 = 1_000;
-const ADMISSIONS: u64 = 10_000;
+const ROUNDS: u64 = 10;
+const ADMISSIONS: u64 = 1_000;
 const CONNECTIONS: usize = 100_000;
 const RENEWING: Duration = Duration::from_secs(20);
 const GATEWAYS: usize = 100;
@@ -31,7 +34,8 @@ fn main() {
     if std::env::args().any(|argument| argument == "--test") {
         return;
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    // As in the threads that serve the public.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(run());
 }
 
@@ -92,31 +96,50 @@ async fn run() {
     };
     let empty = memory();
     let mut held = Vec::with_capacity(CONNECTIONS);
-    let mut took = Vec::new();
-    let mut turns = tokio::time::interval(Duration::from_nanos(1_000_000_000 / RATE));
-    for number in 0..ADMISSIONS {
-        turns.tick().await;
-        let started = Instant::now();
-        let opened = seats.open(request(format!("u{number}")), Some(&licence), clock::now()).await;
-        took.push(started.elapsed());
-        held.push(opened.unwrap());
+    let (mut took, mut bare) = (Vec::new(), Vec::new());
+    let pause = Duration::from_nanos(1_000_000_000 / RATE);
+    let mut socket = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+    socket.set_nodelay(true).unwrap();
+    // The first one has a connection made.
+    held.push(seats.open(request("first".into()), Some(&licence), clock::now()).await.unwrap());
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    for _ in 0..ROUNDS {
+        let mut turns = tokio::time::interval(pause);
+        for _ in 0..ADMISSIONS {
+            turns.tick().await;
+            let user = format!("u{}", held.len());
+            let started = Instant::now();
+            let opened = seats.open(request(user), Some(&licence), clock::now()).await;
+            took.push(started.elapsed());
+            held.push(opened.unwrap());
+        }
+        for _ in 0..ADMISSIONS {
+            std::thread::sleep(pause);
+            let started = Instant::now();
+            socket.write_all(b"PING\r\n").unwrap();
+            socket.read_exact(&mut [0; 7]).unwrap();
+            bare.push(started.elapsed());
+        }
     }
-    took.sort_unstable();
-    let at = |part: f64| took[(took.len() as f64 * part) as usize].as_micros();
-    println!(
-        "admission at {RATE}/s, one round trip: p50 {} µs, p99 {} µs, p99.9 {} µs",
-        at(0.5),
-        at(0.99),
-        at(0.999)
-    );
+    for (what, times) in [("admission", &mut took), ("bare PING", &mut bare)] {
+        times.sort_unstable();
+        let at = |part: f64| times[(times.len() as f64 * part) as usize].as_micros();
+        println!(
+            "{what} at {RATE}/s: p50 {} µs, p99 {} µs, p99.9 {} µs",
+            at(0.5),
+            at(0.99),
+            at(0.999)
+        );
+    }
 
     let (started, redis_before) = (Instant::now(), cpu(server.id()));
-    for number in held.len()..CONNECTIONS {
+    let before = held.len();
+    for number in before..CONNECTIONS {
         let opened = seats.open(request(format!("u{number}")), Some(&licence), clock::now()).await;
         held.push(opened.unwrap());
     }
-    let each = started.elapsed() / (CONNECTIONS - took.len()) as u32;
-    let of_redis = (cpu(server.id()) - redis_before) / (CONNECTIONS - took.len()) as u32;
+    let each = started.elapsed() / (CONNECTIONS - before) as u32;
+    let of_redis = (cpu(server.id()) - redis_before) / (CONNECTIONS - before) as u32;
     println!(
         "one after the other, up to {CONNECTIONS} connections: {} µs each, {} µs of them in Redis; \
          {} bytes of its memory each",

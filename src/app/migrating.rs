@@ -51,15 +51,16 @@ pub fn migrate(path: &Path, way: Migration, replace: bool) -> Result<Carried, St
                 Ok(carried)
             }
             Migration::ToEmbedded => {
+                // No gateway has it, and none gets it meanwhile.
+                let _lock = embedded::lock(&file)?;
+                // Made aside, so that what lies at its place is whole or not there. One that was
+                // interrupted left something, even if that was at its very end.
+                let aside = beside(&file, "migrating");
+                remove(&aside)?;
                 if file.exists() && !replace {
                     return Err(OpenError::Occupied { what: file.display().to_string() }.into());
                 }
-                // No gateway has it, and none gets it meanwhile.
-                let _lock = embedded::lock(&file)?;
                 let from = Redis::open(engine, topology, key_file, Arc::clone(&quiet)).await?;
-                // Made aside, so that what lies at its place is whole or not there.
-                let aside = beside(&file, "migrating");
-                remove(&aside)?;
                 let to = Embedded::create(&aside.join("seatgate.db"), from.key(), quiet)?;
                 let carried = migrate::migrate(&from, &to, now).await?;
                 put_away(&file)?;

@@ -182,7 +182,7 @@ pub(super) async fn admit(
     licence: &str,
     asked: &Admit,
 ) -> Result<Admission, EngineError> {
-    let answer: Answer = engine.call(&SEATS, &prefix(licence), &asked.0).await?;
+    let answer: Answer = engine.call_soon(&SEATS, &prefix(licence), &asked.0).await?;
     let usage = |numbers: &[u64]| match *numbers {
         [connections, users, known, holds, goes_on, ..] => Ok(Usage {
             connections,
@@ -224,7 +224,8 @@ pub(super) async fn confirm(
         .with(u8::from(accepted.user.is_some()))
         .with(u8::from(anonymous))
         .with(limit);
-    match &*word(engine, licence, &arguments).await? {
+    let answer: Answer = engine.call_soon(&SEATS, &prefix(licence), &arguments).await?;
+    match &*read(answer)?.0 {
         "done" => Ok(Confirmed::Done),
         "gone" => Ok(Confirmed::Gone),
         "lost" => Ok(Confirmed::Lost),

@@ -50,15 +50,11 @@ local function session_key(user, session) return #user .. ' ' .. user .. session
 
 local function write(of, seat, facts) call('HSET', 'seats:' .. of, seat, cmsgpack.pack(facts)) end
 
--- Counts a seat that its owner holds from now on (1), or no longer (-1). Redis takes no '-0'.
-local function sum(of, seat, sign)
-  local number = seat % 4294967296
-  if number > 0 then call('HINCRBY', 'count', of .. ':sum', string.format('%.0f', sign * number)) end
-end
+-- What a seat adds to the sum of its owner's numbers.
+local function summand(seat) return seat % 4294967296 end
 
--- The facts of a seat that is held; nil for one that is not, or no longer.
-local function read(of, seat)
-  if not call('ZSCORE', 'owners', of) then return nil end
+-- The facts of a seat that is held by an owner that lives; nil for one that is not, or no longer.
+local function read_of_living(of, seat)
   local packed = call('HGET', 'seats:' .. of, seat)
   if not packed then return nil end
   local facts = cmsgpack.unpack(packed)
@@ -66,9 +62,17 @@ local function read(of, seat)
   return facts
 end
 
+-- As above, whether the owner lives or not.
+local function read(of, seat)
+  return call('ZSCORE', 'owners', of) and read_of_living(of, seat) or nil
+end
+
 local function remove(of, seat, facts)
   call('HDEL', 'seats:' .. of, seat)
-  sum(of, seat, -1)
+  -- Redis takes no '-0'.
+  if summand(seat) > 0 then
+    call('HINCRBY', 'count', of .. ':sum', string.format('%.0f', 0 - summand(seat)))
+  end
   if facts.kept then
     call('ZREM', 'grace:' .. facts.class, of .. ' ' .. seat)
     call('ZREM', 'grace:' .. facts.class .. ':' .. of, of .. ' ' .. seat)
@@ -125,21 +129,29 @@ end
 
 -- Where no lease was renewed for half of one, and an owner asks, nobody could be heard: the engine
 -- was away. Nothing was given to anybody meanwhile, so that time counts for no lease: whoever is
--- back first must not take the seats of sessions that go on elsewhere.
+-- back first must not take the seats of sessions that go on elsewhere. Until when the asker's own
+-- lease is then; nil without one.
 local function stretch(lease)
-  local fresher = '(' .. now + math.floor(lease / 2)
-  if call('ZCOUNT', 'owners', fresher, '+inf') > 0 or not call('ZSCORE', 'owners', owner) then return end
+  local own = tonumber(call('ZSCORE', 'owners', owner) or nil)
+  local fresh = now + math.floor(lease / 2)
+  if not own or own > fresh or call('ZCOUNT', 'owners', '(' .. fresh, '+inf') > 0 then return own end
   local all = call('ZRANGE', 'owners', 0, -1)
   local away = now + lease - call('ZSCORE', 'owners', all[#all])
   for _, one in ipairs(all) do
     call('ZADD', 'owners', 'XX', call('ZSCORE', 'owners', one) + away, one)
   end
+  return own + away
 end
 
--- Ends the owners whose lease is over, and some of the graces that are.
+-- Ends the owners whose lease is over. Whether the asker lives.
 local function bury(lease)
-  stretch(lease)
+  local own = stretch(lease)
   for _, gone in ipairs(call('ZRANGE', 'owners', '-inf', now, 'BYSCORE')) do finish(gone) end
+  return own and own > now or false
+end
+
+-- Ends some of the graces that are over. They count for nothing already.
+local function sweep()
   for _, class in ipairs(classes) do
     local ended = call('ZRANGE', 'grace:' .. class, '-inf', now, 'BYSCORE', 'LIMIT', 0, 8)
     for _, member in ipairs(ended) do
@@ -180,39 +192,41 @@ local function counted(class) return call('ZCOUNT', 'users:' .. class, '(' .. se
 
 local function reserved(class) return call('ZCOUNT', 'reserve:' .. class, '-inf', second) end
 
--- Whether the owner lives; 'fresh' makes one that was not known here. Who died before that was told
--- stays dead: its seats are void already.
-local function lives(lease, fresh)
-  if fresh == '1' then
-    if call('SISMEMBER', 'dead', owner) == 1 then return false end
-    call('ZADD', 'owners', now + lease, owner)
-    return true
-  end
-  return call('ZSCORE', 'owners', owner) and true or false
+-- Begins an owner that is not known here. One that died before it was known stays dead: its seats
+-- are void already.
+local function begin(lease)
+  if call('SISMEMBER', 'dead', owner) == 1 then return false end
+  call('ZADD', 'owners', now + lease, owner)
+  return true
 end
 
 if operation == 'admit' then
   -- lease, fresh, seat, class, user, session ('' = none), replaces ('' = none), force, in force,
   -- by users, limit, days that a user stays counted, established, facts for lists, channel,
   -- licence, held since (milliseconds; 0: it is a new one)
-  bury(ARGV[3])
+  local lives = bury(ARGV[3])
   local lease, fresh, seat, class, user = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
   local session = ARGV[8] ~= '' and ARGV[8] or nil
   local replaces, force, in_force = ARGV[9], ARGV[10] == '1', ARGV[11] == '1'
   local by_users, limit, days = ARGV[12] == '1', tonumber(ARGV[13]), tonumber(ARGV[14])
   local was_established, list, channel, licence = ARGV[15] == '1', ARGV[16], ARGV[17], ARGV[18]
   local held_since = tonumber(ARGV[19])
-  if not lives(lease, fresh) then return { 'lost' } end
+  if fresh == '1' then lives = begin(lease) end
+  if not lives then return { 'lost' } end
   -- Asked once more, because the answer was not heard.
-  local present = read(owner, seat)
-  if present then return { 'granted', 0, 0, 0, 0, 0, present.since, present.established and 1 or 0, 1 } end
+  local function again()
+    local present = read_of_living(owner, seat)
+    return present and { 'granted', 0, 0, 0, 0, 0, present.since, present.established and 1 or 0, 1 }
+  end
 
   local mine, own, twin, twin_owner, twin_seat = {}, nil, nil, nil, nil
   if replaces ~= '' then
-    own = read(owner, replaces)
+    own = read_of_living(owner, replaces)
     if own then mine[#mine + 1] = own end
   end
   if session then
+    -- What the session left behind is not to outlast it.
+    sweep()
     local place = call('HGET', 'sessions', session_key(user, session))
     if place and place ~= owner .. ' ' .. replaces then
       twin_owner, twin_seat = string.match(place, '^(%S+) (%S+)$')
@@ -222,28 +236,32 @@ if operation == 'admit' then
   end
   -- The session went on elsewhere: a seat that it left behind does not get it back.
   if held_since > 0 and twin and twin_owner ~= owner and twin.since >= held_since then
-    return { 'refused', 0, 0, 0, 0, 0 }
+    return again() or { 'refused', 0, 0, 0, 0, 0 }
   end
 
-  local holds, goes_on, others = 0, 0, 0
+  local holds, goes_on = 0, 0
   for _, facts in ipairs(mine) do
     if facts.class == class then
       holds = holds + 1
       if facts.user == user then goes_on = 1 end
     end
   end
-  local open_of = function(of, which, facts)
-    return facts and facts.class == class and facts.user ~= user
-      and call('HEXISTS', 'opens:' .. of, which) == 1
-      and call('HGET', 'holds:' .. class, facts.user) == '1'
-      and tonumber(call('ZSCORE', 'users:' .. class, facts.user) or 0) <= second
+  local of_owner, of_sum = owner .. ':' .. class, owner .. ':sum'
+  local count = call('HMGET', 'count', class, of_owner, of_sum)
+  local taken_connections = (count[1] or 0) + kept(class) - holds
+  local taken_users, known = 0, 0
+  if by_users then
+    taken_users = counted(class) + reserved(class)
+    -- The twin's user is the asker: only the seat that is replaced can be another's.
+    if own and own.class == class and own.user ~= user
+      and call('HEXISTS', 'opens:' .. owner, replaces) == 1
+      and call('HGET', 'holds:' .. class, own.user) == '1'
+      and tonumber(call('ZSCORE', 'users:' .. class, own.user) or 0) <= second then
+      taken_users = taken_users - 1
+    end
+    local expiry = tonumber(call('ZSCORE', 'users:' .. class, user) or 0)
+    if expiry > second or call('HEXISTS', 'holds:' .. class, user) == 1 then known = 1 end
   end
-  -- The twin's user is the asker: only the seat that is replaced can be another's.
-  if open_of(owner, replaces, own) then others = 1 end
-  local taken_connections = connections(class) - holds
-  local taken_users = counted(class) + reserved(class) - others
-  local expiry = tonumber(call('ZSCORE', 'users:' .. class, user) or 0)
-  local known = (expiry > second or call('HEXISTS', 'holds:' .. class, user) == 1) and 1 or 0
 
   local yes
   if not in_force then
@@ -254,7 +272,7 @@ if operation == 'admit' then
     yes = holds > 0 or taken_connections < limit
   end
   if not yes and not force then
-    return { 'refused', taken_connections, taken_users, known, holds, goes_on }
+    return again() or { 'refused', taken_connections, taken_users, known, holds, goes_on }
   end
 
   local continued = own and own.user == user and own or nil
@@ -267,6 +285,14 @@ if operation == 'admit' then
     facts.session = facts.session or continued.session
   end
   if twin then facts.since = twin.since end
+  if call('HSETNX', 'seats:' .. owner, seat, cmsgpack.pack(facts)) == 0 then
+    local held = again()
+    if held then return held end
+    -- Its grace is over, and nobody cleared it away yet.
+    remove(owner, seat, cmsgpack.unpack(call('HGET', 'seats:' .. owner, seat)))
+    write(owner, seat, facts)
+    count = nil
+  end
   if by_users then
     add_hold(class, user)
     call('HSET', 'opens:' .. owner, seat, class .. user)
@@ -278,10 +304,9 @@ if operation == 'admit' then
       redis.call('PUBLISH', channel, 'supersede ' .. twin_seat .. ' ' .. twin_owner .. ' ' .. licence)
     end
   end
-  write(owner, seat, facts)
-  sum(owner, seat, 1)
-  call('HINCRBY', 'count', class, 1)
-  call('HINCRBY', 'count', owner .. ':' .. class, 1)
+  if own or twin or not count then count = call('HMGET', 'count', class, of_owner, of_sum) end
+  call('HSET', 'count', class, (count[1] or 0) + 1, of_owner, (count[2] or 0) + 1,
+    of_sum, string.format('%.0f', (count[3] or 0) + summand(seat)))
   if facts.session then bind(owner, seat, facts) end
   return { 'granted', taken_connections, taken_users, known, holds, goes_on,
     facts.since, facts.established and 1 or 0, yes and 1 or 0 }
@@ -290,11 +315,11 @@ end
 if operation == 'confirm' then
   -- seat, session ('' = none), count the user, anonymous, limit
   local seat = ARGV[3]
-  if not lives(0, '0') then return { 'lost' } end
-  local facts = read(owner, seat)
+  if not call('ZSCORE', 'owners', owner) then return { 'lost' } end
+  local facts = read_of_living(owner, seat)
   if not facts then return { 'gone' } end
   local class, user = facts.class, facts.user
-  local before = tonumber(call('ZSCORE', 'users:' .. class, user) or 0)
+  local before = ARGV[5] == '1' and tonumber(call('ZSCORE', 'users:' .. class, user) or 0)
   local holds = call('HEXISTS', 'opens:' .. owner, seat) == 1
   -- The lease was over since the open was decided, and the user's place with it: it may be another's now.
   if ARGV[5] == '1' and not holds and before <= second and call('HEXISTS', 'holds:' .. class, user) == 0
@@ -359,14 +384,17 @@ if operation == 'keep' then
   call('HINCRBY', 'count', owner .. ':' .. facts.class, -1)
   call('ZADD', 'grace:' .. facts.class, facts.kept, owner .. ' ' .. seat)
   call('ZADD', 'grace:' .. facts.class .. ':' .. owner, facts.kept, owner .. ' ' .. seat)
+  sweep()
   return { 'done' }
 end
 
 if operation == 'renew' then
   -- lease, fresh
-  bury(ARGV[3])
+  local lives = bury(ARGV[3])
+  sweep()
   clear()
-  if not lives(ARGV[3], ARGV[4]) then return { 'lost' } end
+  if ARGV[4] == '1' then lives = begin(ARGV[3]) end
+  if not lives then return { 'lost' } end
   call('ZADD', 'owners', now + ARGV[3], owner)
   local told = { 'renewed', tonumber(call('HGET', 'meta', 'users') or 0), call('HLEN', 'seats:' .. owner),
     tonumber(call('HGET', 'count', owner .. ':sum') or 0) }

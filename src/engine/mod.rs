@@ -4,13 +4,14 @@
 //! |---|---|
 //! | this one | [`Engine`]: commands, and whether there is a connection |
 //! | `link` | connecting: one server, sentinels, a cluster; TLS |
+//! | `near` | connections of the callers' own threads |
 //! | [`script`] | scripts that the engine carries out in one step |
 //! | [`world`] | what is around it: a network, a thread, chance |
 //! | [`error`] | why an operation failed |
 //! | [`survey`] | what the engine's own settings put at risk |
 //!
-//! All commands of the process go over one connection, side by side: those that are sent while
-//! others are under way share their round trips. A connection that broke is made anew with growing
+//! The commands of the process go over one connection, side by side: those that are sent while
+//! others are under way share their round trips. What an editor waits for takes a shorter way. A connection that broke is made anew with growing
 //! pauses of random length, so that many gateways do not come back in one moment; meanwhile
 //! operations fail at once, but for a short wait right after the break.
 //!
@@ -18,6 +19,7 @@
 
 pub mod error;
 mod link;
+mod near;
 pub mod script;
 pub mod survey;
 pub mod world;
@@ -104,6 +106,13 @@ pub struct Engine {
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Engine").field("address", &self.told()).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// The number of the connection; `None` while there is none.
+    fn number(&self) -> Option<u64> {
+        self.link.lock().as_ref().map(|(number, _)| *number)
     }
 }
 
@@ -345,24 +354,30 @@ async fn watch(
     number: u64,
     broken: &mut mpsc::UnboundedReceiver<u64>,
 ) -> String {
-    let ping = redis::cmd("PING");
     loop {
         match timeout(PROBE_INTERVAL, broken.recv()).await {
             // Of a connection before.
             Ok(Some(seen)) if seen != number => continue,
             Ok(Some(_) | None) | Err(_) => {}
         }
-        match timeout(PROBE_PATIENCE, link.send(&ping)).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => return error.to_string(),
-            Err(_) => return "it does not answer".to_owned(),
+        if let Err(why) = probe(link).await {
+            return why;
         }
-        // A server that became a replica still answers.
-        match timeout(PROBE_PATIENCE, link.takes_writes()).await {
-            Ok(true) => {}
-            Ok(false) => return "it is a replica now".to_owned(),
-            Err(_) => return "it does not answer".to_owned(),
-        }
+    }
+}
+
+/// Looks whether a connection is good; why it is not.
+async fn probe(link: &dyn Connection) -> Result<(), String> {
+    match timeout(PROBE_PATIENCE, link.send(&redis::cmd("PING"))).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => return Err(error.to_string()),
+        Err(_) => return Err("it does not answer".to_owned()),
+    }
+    // A server that became a replica still answers.
+    match timeout(PROBE_PATIENCE, link.takes_writes()).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err("it is a replica now".to_owned()),
+        Err(_) => Err("it does not answer".to_owned()),
     }
 }
 

@@ -3,7 +3,9 @@
 //! They are called by their digest, and sent whole when the engine does not know them: after a
 //! restart, a failover or `SCRIPT FLUSH`. What a script says is never put together from data.
 
-use redis::{Cmd, ErrorKind, FromRedisValue, ServerErrorKind, ToRedisArgs, from_redis_value};
+use redis::{
+    Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind, ToRedisArgs, from_redis_value,
+};
 
 use super::{Engine, EngineError};
 
@@ -19,8 +21,13 @@ impl Script {
         Self { source, digest: redis::Script::new(source).get_hash().to_owned() }
     }
 
+    /// Whether an error says that the server does not know the script.
+    pub(super) fn is_unknown(error: &RedisError) -> bool {
+        error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
+    }
+
     /// The call as a command, by digest or whole.
-    fn command(&self, whole: bool, keys: &[String], arguments: &Arguments) -> Cmd {
+    pub(super) fn command(&self, whole: bool, keys: &[String], arguments: &Arguments) -> Cmd {
         let mut call = if whole { redis::cmd("EVAL") } else { redis::cmd("EVALSHA") };
         if whole {
             call.arg(self.source)
@@ -70,7 +77,7 @@ impl Engine {
         arguments: &Arguments,
     ) -> Result<T, EngineError> {
         let value = match self.send(&script.command(false, keys, arguments)).await? {
-            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+            Err(error) if Script::is_unknown(&error) => {
                 self.send(&script.command(true, keys, arguments)).await?
             }
             answered => answered,

@@ -44,6 +44,11 @@ pub trait World: fmt::Debug + Send + Sync {
 
     /// Any number, by chance.
     fn random(&self) -> u64;
+
+    /// Whether there are threads beside the engine's, to connect from as well.
+    fn has_threads(&self) -> bool {
+        false
+    }
 }
 
 /// A connection. What is sent side by side shares its round trips.
@@ -120,5 +125,9 @@ impl World for System {
             }
             std::thread::yield_now();
         }
+    }
+
+    fn has_threads(&self) -> bool {
+        true
     }
 }

@@ -68,7 +68,9 @@ impl Keyspace {
         let reply = self.carry_out(&name, &command[1..], chance).unwrap_or_else(Reply::Error);
         let changed = match &*name {
             "HSET" | "HINCRBY" | "INCR" | "ZDIFFSTORE" => true,
-            "HDEL" | "ZADD" | "ZREM" | "SADD" | "SREM" | "DEL" => reply != Reply::Integer(0),
+            "HSETNX" | "HDEL" | "ZADD" | "ZREM" | "SADD" | "SREM" | "DEL" => {
+                reply != Reply::Integer(0)
+            }
             _ => false,
         };
         self.changes += u64::from(changed);
@@ -109,6 +111,14 @@ impl Keyspace {
                 let hash = self.hash_mut(key)?;
                 let new = |pair: &&[Bytes]| hash.insert(pair[0].clone(), pair[1].clone()).is_none();
                 counted(rest.chunks(2).filter(new).count())
+            }
+            "HSETNX" => {
+                let hash = self.hash_mut(key)?;
+                let new = !hash.contains_key(&rest[0]);
+                if new {
+                    hash.insert(rest[0].clone(), rest[1].clone());
+                }
+                counted(new.into())
             }
             "HGET" => bulk(self.a_hash(key)?.and_then(|hash| hash.get(&rest[0]).cloned())),
             "HMGET" => {

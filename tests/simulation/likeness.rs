@@ -29,7 +29,7 @@ fn command(chance: &mut fastrand::Rng) -> Vec<String> {
     let odd = chance.u8(0..40) == 0;
     let (h, z, s) = if odd { ("z", "s", "h") } else { ("h", "z", "s") };
     let (hash, sorted, set) = (key(chance, h), key(chance, z), key(chance, s));
-    let words: Vec<String> = match chance.u8(0..28) {
+    let words: Vec<String> = match chance.u8(0..29) {
         0 | 1 => vec!["HSET".into(), hash, member(chance), chance.i8(..).to_string()],
         2 => {
             let (one, other) = (member(chance), member(chance));
@@ -71,6 +71,7 @@ fn command(chance: &mut fastrand::Rng) -> Vec<String> {
         24 => vec!["SREM".into(), set, member(chance)],
         26 => vec!["SISMEMBER".into(), set, member(chance)],
         25 => vec![if chance.bool() { "EXISTS" } else { "DEL" }.into(), hash],
+        27 => vec!["HSETNX".into(), hash, member(chance), chance.i8(..).to_string()],
         _ => vec!["INCR".into(), key(chance, "t")],
     };
     words

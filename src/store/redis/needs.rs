@@ -10,7 +10,7 @@ static ALLOWED: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("scripts/allowed.lua")));
 
 /// Commands without which the gateway does not work, those of its scripts among them.
-pub const NEEDED: [&str; 39] = [
+pub const NEEDED: [&str; 40] = [
     "del",
     "eval",
     "evalsha",
@@ -26,6 +26,7 @@ pub const NEEDED: [&str; 39] = [
     "hmget",
     "hscan",
     "hset",
+    "hsetnx",
     "hvals",
     "incr",
     "llen",
