@@ -133,3 +133,120 @@ fn set(engine: &Weak<Shared>, link: Option<(u64, Arc<dyn Connection>)>) {
         }
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use async_trait::async_trait;
+    use parking_lot::Mutex;
+    use redis::{Cmd, ErrorKind, Pipeline};
+    use tokio::sync::mpsc;
+
+    use super::super::World;
+    use super::super::world::{Message, Task};
+    use super::*;
+
+    /// Connections have numbers; scripts answer with that of the one that they came over.
+    #[derive(Debug, Default)]
+    struct Numbered {
+        made: AtomicUsize,
+        broken: Arc<Mutex<Vec<usize>>>,
+        has_threads: bool,
+    }
+
+    struct Number {
+        number: usize,
+        broken: Arc<Mutex<Vec<usize>>>,
+    }
+
+    #[async_trait]
+    impl Connection for Number {
+        async fn send(&self, _command: &Cmd) -> RedisResult<Value> {
+            if self.broken.lock().contains(&self.number) {
+                return Err((ErrorKind::Io, "broken").into());
+            }
+            Ok(Value::Int(self.number as i64))
+        }
+
+        async fn send_all(&self, _pipeline: &Pipeline) -> RedisResult<Vec<Value>> {
+            unreachable!("nobody sends several")
+        }
+
+        async fn takes_writes(&self) -> bool {
+            true
+        }
+    }
+
+    #[async_trait]
+    impl World for Numbered {
+        fn told(&self) -> String {
+            "nowhere".to_owned()
+        }
+
+        async fn connect(&self) -> RedisResult<Arc<dyn Connection>> {
+            let number = self.made.fetch_add(1, Ordering::SeqCst) + 1;
+            Ok(Arc::new(Number { number, broken: Arc::clone(&self.broken) }))
+        }
+
+        async fn listen(&self, _: &str, _: &mpsc::Sender<Message>) -> RedisResult<()> {
+            std::future::pending().await
+        }
+
+        fn spawn(&self, task: Task) {
+            tokio::spawn(task);
+        }
+
+        fn random(&self) -> u64 {
+            0
+        }
+
+        fn has_threads(&self) -> bool {
+            self.has_threads
+        }
+    }
+
+    async fn start(has_threads: bool) -> (Engine, impl AsyncFn() -> i64, impl Fn(usize)) {
+        let world = Numbered { has_threads, ..Numbered::default() };
+        let broken = Arc::clone(&world.broken);
+        let engine = Engine::start_in(Arc::new(world));
+        engine.first_connection(|_| {}).await.unwrap();
+        let script = Script::new("return 1");
+        let asking = engine.clone();
+        let ask = async move || asking.call_soon(&script, &[], &Arguments::new()).await.unwrap();
+        (engine, ask, move |number| broken.lock().push(number))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_shorter_way_is_taken_while_it_is_good() {
+        let (engine, ask, break_connection) = start(true).await;
+        assert_eq!(ask().await, 1, "there is no other yet");
+        sleep(Duration::from_millis(1)).await;
+        assert_eq!(ask().await, 2);
+        break_connection(2);
+        assert_eq!(ask().await, 1, "the other way");
+        sleep(PROBE_INTERVAL * 3).await;
+        assert_eq!(ask().await, 3);
+
+        // With a new shared connection comes a new one here.
+        break_connection(1);
+        sleep(PROBE_INTERVAL * 4).await;
+        let shared = engine.call(&Script::new("return 1"), &[], &Arguments::new()).await;
+        let shared: i64 = shared.unwrap();
+        assert!(shared > 3);
+        assert!(ask().await > shared);
+        drop((engine, ask));
+        sleep(PROBE_INTERVAL * 2).await;
+        assert!(NEAR.with_borrow(Vec::is_empty), "nothing is left of it");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_threads_there_is_one_way() {
+        let (_engine, ask, _) = start(false).await;
+        for _ in 0..2 {
+            assert_eq!(ask().await, 1);
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
