@@ -1,18 +1,21 @@
 //! The command path: reading a request, verifying a token, building and keying the license answer.
 
+#[path = "../tests/support/build.rs"]
+mod build;
 #[path = "../tests/support/licence.rs"]
 mod licence;
 
 use std::hint::black_box;
 
+use build::server_facts;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use jiff::Timestamp;
 use licence::perpetual;
-use seatgate::config::{BuildFacts, Secret};
+use seatgate::config::Secret;
 use seatgate::licence::{Quota, user_expiry};
 use seatgate::license_answer::{LicenseAnswer, QuotaUser};
 use seatgate::token;
-use seatgate::wire::command::{CommandInput, EchoedKey, ServerFacts, read};
+use seatgate::wire::command::{CommandInput, EchoedKey, read};
 
 fn now() -> Timestamp {
     Timestamp::constant(1_795_300_000, 0)
@@ -40,13 +43,7 @@ fn reading(c: &mut Criterion) {
 fn answering(c: &mut Criterion) {
     let quota = Quota { users_count: 100_000, users_expire_days: 30, ..Quota::default() };
     let licence = perpetual("bench", quota);
-    let build = BuildFacts {
-        package_type: 0,
-        date: "2026-03-29T00:00:00.000Z".into(),
-        version: "9.3.0".into(),
-        number: 138,
-    };
-    let facts = ServerFacts { build, workers_count: 1 };
+    let facts = server_facts();
     let mut group = c.benchmark_group("license answer");
     for count in [0_u32, 1_000, 100_000] {
         let ids: Vec<_> = (0..count).map(|at| format!("user-{at:05}")).collect();

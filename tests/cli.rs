@@ -138,20 +138,22 @@ fn what_is_not_believed_has_its_own_error() {
     assert!(check(folder).good().out.contains("2 licence(s)"));
 }
 
+/// A gateway whose licence is in `l.jws` in `folder`, signed by a key that it trusts.
+fn trusting(server: &StandIn, folder: &Path) -> Setup {
+    let key = format!("key = {}", keygen(folder, "k1")).parse::<toml::Table>().unwrap();
+    sign(folder, "k1", LICENCES, "l.jws");
+    Setup::before(server.addr)
+        .set("licences.files", vec![folder.join("l.jws").display().to_string()])
+        .set("licences.default", "signed")
+        .set("licences.trusted_keys", vec![key["key"].clone()])
+}
+
 #[tokio::test]
 async fn a_signed_licence_is_nobodys_to_change() {
     let server = StandIn::start().await;
     let work = tempfile::tempdir().unwrap();
     let folder = work.path();
-    let key: toml::Value =
-        format!("key = {}", keygen(folder, "k1")).parse::<toml::Table>().unwrap()["key"].clone();
-    sign(folder, "k1", LICENCES, "l.jws");
-    let path = folder.join("l.jws").display().to_string();
-    let setup = Setup::before(server.addr)
-        .set("licences.files", vec![path])
-        .set("licences.default", "signed")
-        .set("licences.trusted_keys", vec![key]);
-    let gateway = setup.start().await;
+    let gateway = trusting(&server, folder).start().await;
     let _inside = gateway.admit(&Open::editor("d", "a")).await;
     gateway.refuse(&Open::editor("d", "b")).await;
     for change in [["--connections", "9"], ["--end", "2099-01-01"]] {
@@ -190,18 +192,12 @@ async fn a_clock_that_was_set_back_starts_no_signed_licence() {
     let server = StandIn::start().await;
     let work = tempfile::tempdir().unwrap();
     let folder = work.path();
-    let key: toml::Value =
-        format!("key = {}", keygen(folder, "k1")).parse::<toml::Table>().unwrap()["key"].clone();
-    sign(folder, "k1", LICENCES, "l.jws");
     let state = folder.join("state");
     fs::create_dir(&state).unwrap();
     // As if this host had known that time already.
     fs::write(state.join("clock-high-water"), "2080-01-01T00:00:00Z\n").unwrap();
-    let setup = Setup::before(server.addr)
-        .set("licences.files", vec![folder.join("l.jws").display().to_string()])
-        .set("licences.default", "signed")
-        .set("licences.trusted_keys", vec![key])
-        .set("server.state_directory", state.display().to_string());
+    let setup =
+        trusting(&server, folder).set("server.state_directory", state.display().to_string());
     let gateway = setup.start().await;
     gateway.refuse(&Open::editor("d", "a")).await;
     assert_eq!(gateway.admissions("editor", "rejected", "licence_not_started").await, 1.0);

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use seatgate::config::{BuildFacts, Secret};
+use seatgate::config::Secret;
 use seatgate::gateway::route::Router;
 use seatgate::ledger::{Ledger, Occupant, SeatRequest, UserRecord};
 use seatgate::licence::{Licence, Quota, user_expiry};
@@ -14,10 +14,11 @@ use seatgate::seat::SeatClass;
 use seatgate::session::inspect::Inspector;
 use seatgate::token;
 use seatgate::wire::coauthoring::{AuthMessage, AuthPacket};
-use seatgate::wire::command::{CommandInput, ServerFacts, read};
+use seatgate::wire::command::{CommandInput, read};
 use seatgate::wire::scan::classify;
 use seatgate::wire::websocket::{Decoded, Decoder, Opcode, Sender, unmask, write_frame};
 
+use crate::build::server_facts;
 use crate::licence::perpetual;
 
 const AUTH: &str = include_str!("../../tests/fixtures/wire/client/auth-edit.txt");
@@ -201,13 +202,7 @@ fn licence(users_count: u32) -> Licence {
 
 fn license_answer(count: u32) -> impl Fn() -> LicenseAnswer {
     let terms = licence(count);
-    let build = BuildFacts {
-        package_type: 0,
-        date: "2026-03-29T00:00:00.000Z".into(),
-        version: "9.3.0".into(),
-        number: 138,
-    };
-    let facts = ServerFacts { build, workers_count: 1 };
+    let facts = server_facts();
     let ids: Vec<String> = (0..count).map(|number| format!("user-{number:05}")).collect();
     let expire = user_expiry(now(), 30);
     move || {

@@ -7,6 +7,8 @@
 //! | [`instructions`] | counting them, and holding them against those that are recorded |
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench reports on its streams")]
 
+#[path = "../../tests/support/build.rs"]
+mod build;
 mod cases;
 mod instructions;
 #[path = "../../tests/support/licence.rs"]

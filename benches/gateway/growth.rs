@@ -7,13 +7,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::Timestamp;
-use seatgate::config::BuildFacts;
 use seatgate::ledger::{Ledger, LicenceSeats, Occupant, Seat, SeatRequest, UserRecord};
 use seatgate::licence::{Licence, Quota, user_expiry};
 use seatgate::license_answer::{LicenseAnswer, QuotaUser};
 use seatgate::seat::SeatClass;
-use seatgate::wire::command::ServerFacts;
 
+use crate::build::server_facts;
 use crate::child::Child;
 use crate::licence::perpetual;
 use crate::{Result, usage};
@@ -184,13 +183,7 @@ impl Bench {
     }
 
     fn answer(&self) -> LicenseAnswer {
-        let build = BuildFacts {
-            package_type: 0,
-            date: "2026-03-29T00:00:00.000Z".into(),
-            version: "9.3.0".into(),
-            number: 138,
-        };
-        let facts = ServerFacts { build, workers_count: 1 };
+        let facts = server_facts();
         let counted = self.seats.users(EDITOR, self.now).users;
         let users = counted.iter().map(|it| QuotaUser {
             id: &it.user,

@@ -29,6 +29,8 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench reports on its streams")]
 
 mod bare;
+#[path = "../../tests/support/build.rs"]
+mod build;
 mod child;
 mod figures;
 mod frames;

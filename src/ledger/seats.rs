@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 
 use super::authority::{Accepted, Authority, Confirmation, Granted};
@@ -254,16 +254,10 @@ impl LicenceSeats {
     /// An operator closes a session; `false` if there is no such seat. A seat in grace is free
     /// at once; a connection is asked to end ([`Seat::closed`]), and holds its seat until it did.
     pub fn close(&self, id: SeatId) -> bool {
-        let mut state = self.state.lock();
+        let state = self.state.lock();
         let Some(held) = state.get(id) else { return false };
         if held.kept_until.is_some() {
-            let authority = state.authority.clone();
-            let left = state.remove(id);
-            drop(state);
-            drop(left);
-            if let Some(authority) = authority {
-                authority.release(&self.licence, id);
-            }
+            self.free(state, id);
         } else {
             held.sitting.close.ask(CloseReason::Operator);
         }
@@ -354,7 +348,11 @@ impl LicenceSeats {
     }
 
     pub(super) fn end(&self, id: SeatId) {
-        let mut state = self.state.lock();
+        self.free(self.state.lock(), id);
+    }
+
+    /// Gives a seat back, to the authority as well.
+    fn free(&self, mut state: MutexGuard<'_, State>, id: SeatId) {
         let authority = state.authority.clone();
         let left = state.remove(id);
         drop(state);
