@@ -4,6 +4,8 @@
 //! `cargo bench --bench cluster`; needs `redis-server`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::indexing_slicing)]
 
+#[path = "../tests/support/licence.rs"]
+mod licence;
 #[path = "../tests/support/engine.rs"]
 mod server;
 
@@ -12,13 +14,14 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use licence::perpetual;
 use seatgate::clock;
 use seatgate::clock::Clock;
 use seatgate::cluster::{Cluster, Sharing};
 use seatgate::config::{Env, OnFailure, StoreBackend, load_with};
 use seatgate::engine::Engine;
 use seatgate::ledger::{Occupant, SeatRequest};
-use seatgate::licence::{Licence, Quota};
+use seatgate::licence::Quota;
 use seatgate::seat::SeatClass;
 use server::RedisServer;
 
@@ -48,19 +51,7 @@ async fn run() {
     std::fs::write(&file, text).unwrap();
     let settings = load_with(&file, &Env::default()).unwrap().settings;
     let StoreBackend::Redis(redis) = settings.store.backend else { unreachable!() };
-    let licence = Arc::new(Licence {
-        id: "l".into(),
-        app: None,
-        issued_to: String::new(),
-        start: None,
-        end: None,
-        trial: false,
-        customization: false,
-        features: Vec::new(),
-        max_devices: None,
-        quota: Quota { connections: 1_000_000, ..Quota::default() },
-        revoked: false,
-    });
+    let licence = Arc::new(perpetual("l", Quota { connections: 1_000_000, ..Quota::default() }));
     let terms = Arc::clone(&licence);
     let sharing = Sharing { lease: Duration::from_secs(20), on_failure: OnFailure::Deny };
     let join = async || {
