@@ -217,7 +217,7 @@ pub fn run(path: &Path) -> Result<(), StartError> {
 
     let closed = shared.draining.subscribe();
     let workers = Workers::start(proxies.len(), entrances, &closed, &shared.arrivals, &pulse)?;
-    let signals = Signals { shared, visitors, notifier, successor };
+    let signals = Signals { shared, proxies, visitors, notifier, successor };
     server.run(RunArgs { shutdown_signal: Box::new(signals) });
     drop(workers);
     if let Some(cluster) = cluster {

@@ -283,6 +283,21 @@ async fn until_known(to: &Gateway, revoked: bool, limit: Duration) -> Duration {
     began.elapsed()
 }
 
+/// Waits until opens are refused. A validation can hear of a revocation before: from the engine.
+async fn until_refused(by: &Gateway, limit: Duration) {
+    let open = Open::editor("d", "a");
+    eventually_within(limit, "a refusal", async || {
+        let (editor, opened) = by.dial("d").open(&open).await;
+        if opened.is_admitted() {
+            editor.goodbye().await;
+            return None;
+        }
+        opened.assert_refused();
+        Some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_revocation_reaches_the_other_gateways_within_a_second() {
     let server = StandIn::start().await;
@@ -298,7 +313,7 @@ async fn a_revocation_reaches_the_other_gateways_within_a_second() {
         revoke().await;
         let took = until_known(&other, true, second).await;
         println!("known {took:?} after the command");
-        other.refuse(&Open::editor("d", "a")).await;
+        until_refused(&other, second).await;
         reinstate().await;
         until_known(&other, false, second).await;
         other.admit(&Open::editor("d", "a")).await.goodbye().await;
@@ -319,5 +334,5 @@ async fn a_revocation_reaches_the_other_gateways_within_a_second() {
     cable.set(Fault::Whole);
     let took = until_known(&other, true, Duration::from_secs(10)).await;
     println!("known {took:?} after the cut was mended");
-    other.refuse(&Open::editor("d", "a")).await;
+    until_refused(&other, second).await;
 }

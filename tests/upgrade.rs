@@ -252,6 +252,29 @@ async fn who_came_in_before_and_asks_only_then_is_answered() {
     assert_eq!(silent.read_to_end().await, b"");
 }
 
+/// A browser's connections stay with the process that accepted them, and its requests go over any.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_of_before_bring_nobody_to_the_wrong_process() {
+    let server = StandIn::start().await;
+    let mut gateway = grace(&server, 3).start().await;
+    let _session = gateway.admit(&Open::editor("d", "one")).await;
+    let mut idle = Connection::open(gateway.addr).await.unwrap();
+    let mut other = Connection::open(gateway.addr).await.unwrap();
+    let mut silent = Connection::open(gateway.addr).await.unwrap();
+    for connection in [&mut idle, &mut other] {
+        assert_eq!(connection.send(&Call::get("/x")).await.unwrap().status, 200);
+    }
+    let _heir = Heir::of(&gateway).await;
+    // While somebody is waited for, what is idle can still be used: nobody is refused over it whom
+    // the new process knows.
+    let unknown = Call::post("/doc/d/c/?EIO=4&transport=polling&sid=of-the-new-process", "3");
+    assert!(other.send(&unknown).await.is_err(), "it is to ask over another connection");
+    assert_eq!(unknown.send(gateway.addr).await.status, 400);
+    assert_eq!(idle.read_to_end().await, b"");
+    assert_eq!(silent.read_to_end().await, b"");
+    assert!(gateway.is_running(), "a session is here");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn it_can_be_done_again_and_again() {
     let server = StandIn::start().await;

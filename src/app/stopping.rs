@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
+use pingora::apps::HttpServerApp as _;
+use pingora::proxy::HttpProxy;
 use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -13,6 +15,7 @@ use tokio::time::{interval, sleep, timeout};
 
 use crate::clock;
 use crate::cluster::Cluster;
+use crate::gateway::proxy::Gateway;
 use crate::gateway::site::Shared;
 use crate::handover::succession::Succession;
 use crate::listen::Tally;
@@ -36,6 +39,8 @@ const LEAVE_LIMIT: Duration = Duration::from_secs(2);
 /// Waits for the signal to end.
 pub(super) struct Signals {
     pub(super) shared: Arc<Shared>,
+    /// Those of the public listeners.
+    pub(super) proxies: Vec<Arc<HttpProxy<Gateway>>>,
     /// Doors of the operations listener, and who came there and has asked nothing yet.
     pub(super) visitors: Tally,
     pub(super) notifier: Arc<Notifier>,
@@ -148,6 +153,12 @@ impl Signals {
             }
         };
         let _ = timeout(FIRST_REQUEST_LIMIT, arrived).await;
+        if *self.shared.left.borrow() {
+            // What comes over connections that are idle now is for the new process.
+            for proxy in &self.proxies {
+                proxy.http_cleanup().await;
+            }
+        }
         while self.under_way() > 0 {
             sleep(LOOK).await;
         }

@@ -75,6 +75,13 @@ impl Gateway {
         Self { shared, commands: Dispatcher::once(), polling: Dispatcher::keeping() }
     }
 
+    /// Whether the connection of a request is to end with its answer: the next one is for whoever
+    /// comes next. Polling sessions go on here until another process has the listeners.
+    fn is_last(&self, route: Option<&Route>) -> bool {
+        let goes_on = route == Some(&Route::Coauthoring) && !*self.shared.left.borrow();
+        *self.shared.draining.borrow() && !goes_on && !front::is_relayed()
+    }
+
     /// Whether an address may reach what is for operators only.
     fn is_operator(&self, client: IpAddr) -> bool {
         self.shared.site.load().operators.iter().any(|net| net.contains(&client))
@@ -175,10 +182,6 @@ impl ProxyHttp for Gateway {
     ) -> pingora::Result<bool> {
         session.set_read_timeout(Some(CLIENT_STALL));
         session.set_write_timeout(Some(CLIENT_STALL));
-        if *self.shared.draining.borrow() && !front::is_relayed() {
-            // The next request goes to whoever comes next; one that is on its way is answered still.
-            session.set_keepalive(None);
-        }
         let settled = http2::settle(session.req_header_mut());
         let request = session.req_header();
         let peer = session
@@ -199,6 +202,10 @@ impl ProxyHttp for Gateway {
             (tenant, route)
         };
         context.tenant = Some(Arc::clone(&tenant));
+        if self.is_last(route.as_ref().ok()) {
+            session.set_keepalive(None);
+        }
+        let request = session.req_header();
         if settled == Err(TooManyHeaders) {
             let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
             let message = "The request has too many headers.";

@@ -7,10 +7,10 @@ use pingora::proxy::Session;
 use super::onward::{pick, prepare};
 use super::websockets::HANDSHAKE_TIMEOUT;
 use super::{Gateway, RequestContext};
-use crate::gateway::handshake;
 use crate::gateway::polling::{self, EngineQuery, EngineRefusal, Polling};
 use crate::gateway::route::target_query;
 use crate::gateway::site::Tenant;
+use crate::gateway::{front, handshake};
 
 impl Gateway {
     /// Carries a request of the co-authoring service, over either transport.
@@ -43,6 +43,13 @@ impl Gateway {
             Ok(known) => known,
             Err(EngineRefusal::UnknownSession) if self.shared.predecessor.load().is_some() => {
                 return self.relay(session, context, tenant, websocket).await;
+            }
+            Err(EngineRefusal::UnknownSession)
+                if *self.shared.left.borrow() && !front::is_relayed() =>
+            {
+                // The new process may have it. Without an answer the client asks again, and there.
+                session.set_keepalive(None);
+                return Ok(true);
             }
             Err(refusal) => {
                 polling::refuse(refusal, session).await?;
