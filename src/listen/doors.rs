@@ -1,15 +1,15 @@
 //! Accepting in the runtime of a service.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 
+use super::door::Door;
 use super::{Application, Tally, cannot_accept, transport};
 
 /// The service that accepts for one application.
@@ -40,16 +40,9 @@ impl<A: Application> BackgroundService for Doors<A> {
         let listeners = std::mem::take(&mut *self.listeners.lock());
         let mut doors = tokio::task::JoinSet::new();
         for listener in listeners {
-            match tokio::net::TcpListener::from_std(listener) {
-                Ok(listener) => {
-                    let door = Door {
-                        listener,
-                        application: Arc::clone(&self.application),
-                        closed: self.closed.clone(),
-                        arrivals: self.arrivals.clone(),
-                        shutdown: shutdown.clone(),
-                    };
-                    doors.spawn(door.keep());
+            match Door::new(listener, self.closed.clone(), self.arrivals.clone()) {
+                Ok(door) => {
+                    doors.spawn(keep(door, Arc::clone(&self.application), shutdown.clone()));
                 }
                 Err(error) => tracing::error!(%error, "a listener cannot be served"),
             }
@@ -59,39 +52,17 @@ impl<A: Application> BackgroundService for Doors<A> {
     }
 }
 
-/// One socket.
-struct Door<A> {
-    listener: tokio::net::TcpListener,
-    application: Arc<A>,
-    closed: watch::Receiver<bool>,
-    arrivals: Tally,
-    shutdown: ShutdownWatch,
-}
-
-impl<A: Application> Door<A> {
-    /// Accepts for ever, but for when the door is closed.
-    async fn keep(self) {
-        let mut closed = self.closed.clone();
-        while closed.wait_for(|closed| !*closed).await.is_ok() {
-            let _open = self.arrivals.begin();
-            loop {
-                let accepted = tokio::select! {
-                    biased;
-                    _ = closed.wait_for(|closed| *closed) => break,
-                    accepted = self.listener.accept() => accepted,
-                };
-                match accepted {
-                    Ok((stream, peer)) => self.serve(stream, peer),
-                    Err(error) => cannot_accept(&error).await,
+/// Serves whoever comes in.
+async fn keep<A: Application>(mut door: Door, application: Arc<A>, shutdown: ShutdownWatch) {
+    while let Some(accepted) = door.next().await {
+        match accepted {
+            Ok((stream, peer, arrival)) => {
+                if let Some(stream) = transport(stream, peer) {
+                    let application = Arc::clone(&application);
+                    tokio::spawn(application.serve(stream, arrival, shutdown.clone()));
                 }
             }
-        }
-    }
-
-    fn serve(&self, stream: TcpStream, peer: SocketAddr) {
-        if let Some(stream) = transport(stream, peer) {
-            let (application, arrival) = (Arc::clone(&self.application), self.arrivals.begin());
-            tokio::spawn(application.serve(stream, arrival, self.shutdown.clone()));
+            Err(error) => cannot_accept(&error).await,
         }
     }
 }

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | this one | opening a socket, and a task for each connection |
 //! | `tally` | [`Tally`]: what is under way, from the moment it was accepted |
+//! | `door` | one socket, that can be closed for a while |
 //! | `doors` | [`Doors`]: accepting in the runtime of a service, for what has little to do |
 //! | `workers` | [`Workers`]: threads that serve the public, each with a runtime of its own |
 //! | `pulse` | [`Pulse`]: whether those threads still turn |
@@ -12,6 +13,7 @@
 //! Pingora could accept too, but it opens its sockets by itself when the server runs already: a
 //! port that is taken is then a panic, and sockets come from a predecessor only in its own way.
 
+mod door;
 mod doors;
 mod pulse;
 mod tally;

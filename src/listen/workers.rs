@@ -14,10 +14,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::runtime::{self, Handle, Runtime};
 use tokio::sync::{mpsc, watch};
 
+use super::door::Door;
 use super::{Application, Busy, Pulse, Tally, cannot_accept, transport};
 
 /// Connections that wait for a thread to take them up. The kernel keeps what comes on top.
@@ -84,21 +85,19 @@ impl Workers {
         let mut entrances = Some(entrances);
         let mut workers = Self { threads: Vec::with_capacity(threads), stop };
         for (number, (runtime, receiver)) in crew.into_iter().enumerate() {
-            let doors = entrances.take().into_iter().flatten();
-            let doors = doors.map(|entrance| {
+            let entries = entrances.take().into_iter().flatten();
+            let entries = entries.map(|entrance| {
                 let _entered = runtime.enter();
-                Ok(Door {
-                    listener: TcpListener::from_std(entrance.listener)?,
+                Ok(Entry {
+                    door: Door::new(entrance.listener, closed.clone(), arrivals.clone())?,
                     applications: entrance.applications,
                     posts: Arc::clone(&posts),
                     turn: 0,
-                    closed: closed.clone(),
-                    arrivals: arrivals.clone(),
                     stopped: stopped.clone(),
                 })
             });
-            let doors = doors.collect::<io::Result<Vec<_>>>()?;
-            let work = work(receiver, doors, stopped.clone());
+            let entries = entries.collect::<io::Result<Vec<_>>>()?;
+            let work = work(receiver, entries, stopped.clone());
             let (pulse, stopped) = (Arc::clone(pulse), stopped.clone());
             let run = move || run(&runtime, work, &pulse, number, stopped);
             let name = format!("worker-{number}");
@@ -137,14 +136,14 @@ fn run(
     });
 }
 
-/// Takes up connections, and accepts at `doors`, for ever.
+/// Takes up connections, and accepts at `entries`, for ever.
 async fn work<A: Application>(
     mut receiver: mpsc::Receiver<Accepted<A>>,
-    doors: Vec<Door<A>>,
+    entries: Vec<Entry<A>>,
     stopped: watch::Receiver<bool>,
 ) {
-    for door in doors {
-        tokio::spawn(door.keep());
+    for entry in entries {
+        tokio::spawn(entry.keep());
     }
     while let Some(accepted) = receiver.recv().await {
         accepted.serve(&stopped);
@@ -175,43 +174,36 @@ fn begin<A: Application>(
 }
 
 /// One socket, in the first thread.
-struct Door<A> {
-    listener: TcpListener,
+struct Entry<A> {
+    door: Door,
     applications: Vec<Arc<A>>,
     posts: Arc<[Post<A>]>,
     turn: usize,
-    closed: watch::Receiver<bool>,
-    arrivals: Tally,
     stopped: watch::Receiver<bool>,
 }
 
-impl<A: Application> Door<A> {
-    /// Accepts for ever, but for when the door is closed.
+impl<A: Application> Entry<A> {
+    /// Accepts for ever.
     async fn keep(mut self) {
-        let mut closed = self.closed.clone();
-        while closed.wait_for(|closed| !*closed).await.is_ok() {
-            let _open = self.arrivals.begin();
-            loop {
-                let accepted = tokio::select! {
-                    biased;
-                    _ = closed.wait_for(|closed| *closed) => break,
-                    accepted = self.listener.accept() => accepted,
-                };
-                // Out of the choice: what was accepted is served, whatever happens meanwhile.
-                let assigned = match accepted {
-                    Ok((stream, peer)) => self.assign(stream, peer).await,
-                    Err(error) => Err(error),
-                };
-                if let Err(error) = assigned {
-                    cannot_accept(&error).await;
-                }
+        while let Some(accepted) = self.door.next().await {
+            let assigned = match accepted {
+                Ok((stream, peer, arrival)) => self.assign(stream, peer, arrival).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = assigned {
+                cannot_accept(&error).await;
             }
         }
     }
 
     /// Gives a connection to a thread.
-    async fn assign(&mut self, stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
-        let (arrival, thread) = (self.arrivals.begin(), self.pick());
+    async fn assign(
+        &mut self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        arrival: Busy,
+    ) -> io::Result<()> {
+        let thread = self.pick();
         let post = self.posts.get(thread).zip(self.applications.get(thread));
         let Some((post, application)) = post else { return Ok(()) };
         let application = Arc::clone(application);
