@@ -94,7 +94,7 @@ async fn metrics_have_the_promised_names() {
     assert_eq!(end, Some(32_472_144_000.0), "2999-01-01");
     assert_eq!(value("seatgate_config_last_reload_successful", &[]), Some(1.0));
     assert_eq!(value("seatgate_build_info", &[("version", env!("CARGO_PKG_VERSION"))]), Some(1.0));
-    assert_eq!(value("seatgate_connections", &[("transport", "websocket")]), Some(1.0));
+    gateway.await_connections("websocket", 1.0).await;
     for kind in ["editor_users", "viewer_users"] {
         let labels = [("tenant", "default"), ("kind", kind)];
         assert_eq!(value("seatgate_seats_limit", &labels), None, "{kind} is not limited");

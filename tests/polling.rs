@@ -57,8 +57,7 @@ async fn two_of_three_are_let_in() {
         // The seats are the same ones as over WebSocket.
         gateway.refuse(&Open::editor("d", "five")).await;
         if !by_user {
-            let metrics = gateway.metrics().await;
-            assert_eq!(metrics.get("seatgate_connections", &[("transport", "polling")]), Some(5.0));
+            gateway.await_connections("polling", 5.0).await;
         }
     }
 }

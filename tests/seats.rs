@@ -58,8 +58,7 @@ async fn two_of_three_are_let_in() {
         }
         let plain = metrics.get("seatgate_viewers_unlimited", &[("tenant", "default")]);
         assert_eq!(plain, Some(3.0));
-        let sockets = metrics.get("seatgate_connections", &[("transport", "websocket")]);
-        assert_eq!(sockets, Some(7.0));
+        gateway.await_connections("websocket", 7.0).await;
     }
 }
 

@@ -265,6 +265,16 @@ impl Gateway {
             .await;
     }
 
+    /// Waits until so many connections of a transport are open; who was refused lingers a moment.
+    pub async fn await_connections(&self, transport: &str, count: f64) {
+        let what = format!("{count} connections over {transport}");
+        let labels = [("transport", transport)];
+        eventually(&what, async || {
+            (self.metrics().await.get("seatgate_connections", &labels) == Some(count)).then_some(())
+        })
+        .await;
+    }
+
     /// Asks it to stop and waits for the end.
     pub async fn stop(&mut self) -> ExitStatus {
         self.signal("TERM");
