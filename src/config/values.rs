@@ -192,28 +192,38 @@ pub(super) const BUILD_DATE: Kind<String> =
         text.parse::<Timestamp>().map(|at| format!("{at:.3}")).map_err(|_| Fault::PLAIN)
     });
 
-/// `tracing`'s filter syntax.
+/// `tracing`'s filter syntax, but that a module stands with its level.
 pub(super) const LOG_FILTER: Kind<String> = kind(
     "a log filter",
     "write a level (error, warn, info, debug, trace, off) or \"info,seatgate=debug\"",
     |text| {
-        const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
-        // A bare word that is no level is the name of a module to the filter: "inof" would be
-        // accepted, and log nothing.
-        let misspelt = |word: &str| {
-            let word = word.trim().to_ascii_lowercase();
-            let near = |level: &&str| strsim::damerau_levenshtein(level, &word) <= 2;
-            !LEVELS.contains(&word.as_str()) && (word == "warning" || LEVELS.iter().any(near))
-        };
         // The parser panics where a space stands before a longer character. Targets have none.
         if !text.is_ascii() {
             return Err(Fault::PLAIN);
         }
-        let filter = tracing_subscriber::EnvFilter::builder().parse(text);
-        if text.trim().is_empty() || filter.is_err() || text.split(',').any(misspelt) {
+        let words = || text.split(',').map(str::trim).filter(|word| !word.is_empty());
+        // A bare word that is no level is the name of a module to the filter: it would take
+        // "verbose", and log nothing.
+        let is_directive = |word: &str| {
+            word.contains(['=', '['])
+                || word.parse::<tracing_subscriber::filter::LevelFilter>().is_ok()
+        };
+        if words().next().is_none() {
             return Err(Fault::PLAIN);
         }
-        Ok(text.to_owned())
+        if !words().all(is_directive) {
+            return Err(Fault::mend(
+                "has a word that is no level",
+                "the levels are error, warn, info, debug, trace and off; \
+                 write a module with its level, such as \"info,seatgate=debug\"",
+            ));
+        }
+        // To the filter a space is a part of the module's name, which then matches nothing.
+        let filter = words().collect::<Vec<_>>().join(",");
+        match tracing_subscriber::EnvFilter::builder().parse(&filter) {
+            Ok(_) => Ok(filter),
+            Err(_) => Err(Fault::PLAIN),
+        }
     },
 );
 
@@ -313,14 +323,44 @@ mod tests {
 
     #[test]
     fn a_misspelt_level_is_no_filter() {
-        for good in
-            ["info", "WARN", "off", "info,seatgate=debug", "seatgate::session=trace", "seatgate"]
-        {
-            assert!((LOG_FILTER.parse)(good).is_ok(), "{good}");
+        for good in [
+            "error",
+            "WARN",
+            "info",
+            "debug",
+            "trace",
+            "off",
+            "seatgate::session=trace",
+            "info,seatgate=debug",
+            "seatgate=off,warn,",
+            "info,seatgate[request{path=/x}]=debug",
+            "[request]=trace",
+        ] {
+            assert_eq!((LOG_FILTER.parse)(good), Ok(good.trim_end_matches(',').to_owned()));
         }
-        for bad in
-            ["", " ", "inof", "warning", "debgu,seatgate=info", "seatgate=loud", "a=b=c", " é="]
-        {
+        assert_eq!(
+            (LOG_FILTER.parse)(" info, seatgate=debug"),
+            Ok("info,seatgate=debug".to_owned())
+        );
+        for bad in [
+            "",
+            " ",
+            ",",
+            "inof",
+            "warning",
+            "verbose",
+            "information",
+            "notice",
+            "none",
+            "all",
+            "seatgate",
+            "info,verbose",
+            "debgu,seatgate=info",
+            "seatgate=loud",
+            "seatgate=verbose",
+            "a=b=c",
+            " é=",
+        ] {
             assert!((LOG_FILTER.parse)(bad).is_err(), "{bad}");
         }
     }
