@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::config::{Log, LogFormat};
 
@@ -63,12 +64,45 @@ fn filter(settings: &Log) -> EnvFilter {
     EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(filter_of(&settings.level)))
 }
 
-/// Pingora tells of every broken connection; what matters of it is logged here already.
+/// Pingora tells of every broken connection; what matters of it is logged here already. What its
+/// proxy says of its own accord, and as an error, is only that a client left: for debugging.
 fn filter_of(level: &str) -> String {
-    if level.contains("pingora") {
+    let mut words = level.split(',').filter_map(|word| word.parse::<LevelFilter>().ok());
+    let general = words.next_back();
+    if level.contains("pingora") || general == Some(LevelFilter::OFF) {
         return level.to_owned();
     }
+    let proxy = if general >= Some(LevelFilter::DEBUG) { "error" } else { "off" };
     format!(
-        "{level},pingora=error,pingora_core=error,pingora_proxy=error,pingora_load_balancing=error"
+        "{level},pingora=error,pingora_core=error,pingora_proxy={proxy},pingora_load_balancing=error"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_that_leave_are_for_debugging() {
+        for (level, told) in [
+            ("error", Some("pingora_proxy=off")),
+            ("info", Some("pingora_proxy=off")),
+            ("seatgate=trace", Some("pingora_proxy=off")),
+            ("info,seatgate=trace", Some("pingora_proxy=off")),
+            ("DEBUG", Some("pingora_proxy=error")),
+            ("seatgate=info,trace", Some("pingora_proxy=error")),
+            ("off", None),
+            ("info,pingora_proxy=warn", None),
+        ] {
+            let filter = filter_of(level);
+            assert!(filter.starts_with(level), "{filter}");
+            match told {
+                Some(told) => {
+                    assert!(filter.contains(told), "{filter}");
+                    assert!(filter.contains("pingora_core=error"), "{filter}");
+                }
+                None => assert_eq!(filter, level),
+            }
+        }
+    }
 }

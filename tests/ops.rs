@@ -12,6 +12,8 @@ mod support;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
 use support::gateway::{free_address, seatgate};
 use support::{Call, Gateway, Heard, LicenceFile, Open, Setup, StandIn, eventually};
 
@@ -232,6 +234,25 @@ async fn no_secret_is_ever_written() {
     for (what, text) in [("the secret", secret), ("a token", token.as_str())] {
         assert!(!log.contains(text), "{what} is in the log");
     }
+}
+
+/// A client that leaves in mid-head is nobody's error; a document server that fails is one.
+#[tokio::test]
+async fn clients_that_leave_are_no_errors() {
+    let server = StandIn::start().await;
+    let mut gateway = Gateway::before(&server).await;
+    let mut client = tokio::net::TcpStream::connect(gateway.addr).await.unwrap();
+    client.write_all(b"GET /x HTTP/1.1\r\nHos").await.unwrap();
+    client.shutdown().await.unwrap();
+    let mut rest = Vec::new();
+    client.read_to_end(&mut rest).await.unwrap();
+    assert!(rest.is_empty(), "the gateway has noticed, and has nothing to say");
+    drop(server);
+    assert_eq!(gateway.get("/x").await.status, 502);
+    gateway.stop().await;
+    let log = gateway.log();
+    assert!(log.contains("a document server failed"), "{log}");
+    assert!(!log.contains("ERROR") && !log.contains("Downstream"), "{log}");
 }
 
 // --- subcommands -------------------------------------------------------------------------------
