@@ -204,6 +204,9 @@ async fn the_report_goes_through_many_months_and_tenants_and_includes_this_momen
     let now = run(&gateway, &["report", "--json"]).await.json();
     assert_eq!((&now[0]["tenant"], &now[0]["editors"]), (&"default".into(), &1.into()));
     assert_eq!(now[0]["kinds"][0]["peak"], 1);
+    // Whatever day it is: those before the first start were not observed.
+    let needed = &now[0]["sufficient"]["users"];
+    assert_eq!((&needed["p95"], &needed["peak"]), (&1.into(), &1.into()), "{needed}");
     for wrong in ["month=x", "after=x", "after=a%2Feditor%2Fzz%2Fl", "limit=0"] {
         let (status, _) = ask(&gateway, "GET", &format!("/v1/usage/users?{wrong}"), "").await;
         assert_eq!(status, 400, "{wrong}");

@@ -16,7 +16,7 @@ use super::problem::ApiError;
 use crate::clock;
 use crate::seat::SessionClass;
 use crate::store::{Counts, MarkPlace, MarkQuery, Month, Span, UserMark};
-use crate::usage::sizing::{self, Sized, Sizing};
+use crate::usage::sizing::{self, Observed, Sized, Sizing};
 use crate::usage::{Digest, KindDigest};
 
 /// How far back users can count in another month.
@@ -167,10 +167,29 @@ async fn size(
         }
         true
     });
+    let observed = observed(office, month, tenant.clone()).await?;
     let query = MarkQuery { from, to: month, tenant, after: None };
     office.store().for_each_mark(query, each).await?;
     let sizing = sizing.lock().take();
-    Ok(sizing.map(|sizing| sizing.finish(now)).unwrap_or_default())
+    Ok(sizing.map(|sizing| sizing.finish(now, &observed)).unwrap_or_default())
+}
+
+/// On which days of a month gateways were looking.
+async fn observed(
+    office: &Office,
+    month: Month,
+    tenant: Option<Arc<str>>,
+) -> Result<Observed, ApiError> {
+    let found: Arc<Mutex<Observed>> = Arc::default();
+    let days = Arc::clone(&found);
+    let each = Box::new(move |record: crate::store::UsageRecord| {
+        if tenant.as_ref().is_none_or(|tenant| *tenant == record.tenant) {
+            let owner = (record.tenant, record.licence);
+            sizing::observe(&mut days.lock(), owner, record.start);
+        }
+    });
+    office.store().for_each_usage(Span::Hour, month.start(), month.next().start(), each).await?;
+    Ok(std::mem::take(&mut *found.lock()))
 }
 
 fn view(

@@ -43,11 +43,30 @@ impl Enough {
     }
 }
 
+/// On which days of a month somebody was looking, a bit for each. Days of which nothing is known
+/// had no users to count, and say nothing about a licence. A month without an entry counts whole:
+/// which of its hours were observed is forgotten.
+pub type Observed = BTreeMap<(Owner, Month), u32>;
+
+/// Notes that something is known of the day of `at`.
+pub fn observe(observed: &mut Observed, owner: Owner, at: Timestamp) {
+    let month = Month::of(at);
+    *observed.entry((owner, month)).or_default() |= bit(month, day(at));
+}
+
+/// The bit of a day in its month.
+fn bit(month: Month, number: i64) -> u32 {
+    let within = u32::try_from(number - day(month.start())).unwrap_or(u32::MAX);
+    1_u32.checked_shl(within).unwrap_or(0)
+}
+
 /// One class of an owner.
 #[derive(Debug)]
 struct Days {
     /// How many more users count on a day than on the day before.
     steps: Vec<i64>,
+    /// The days on which somebody was seen, by month.
+    seen: BTreeMap<Month, u32>,
     expire_days: u32,
 }
 
@@ -68,6 +87,10 @@ pub struct Sizing<F> {
 /// The number of a day since 1970.
 fn day(at: Timestamp) -> i64 {
     at.as_second().div_euclid(86_400)
+}
+
+fn month_of(number: i64) -> Month {
+    Month::of(Timestamp::from_second(number.saturating_mul(86_400)).unwrap_or(Timestamp::MIN))
 }
 
 fn place(class: SessionClass) -> Option<u8> {
@@ -124,10 +147,15 @@ impl<F: Fn(&str) -> u32> Sizing<F> {
         let (first, last) = (day(self.from.start()), day(self.to.next().start()) - 1);
         let expire_days = (self.expire_days)(&owner.1);
         let length = usize::try_from(last - first + 2).unwrap_or(0);
-        let days = self
-            .days
-            .entry((owner, place))
-            .or_insert_with(|| Days { steps: vec![0; length], expire_days });
+        let days = self.days.entry((owner, place)).or_insert_with(|| Days {
+            steps: vec![0; length],
+            seen: BTreeMap::new(),
+            expire_days,
+        });
+        for number in seen.iter().filter(|number| (first..=last).contains(number)) {
+            let month = month_of(*number);
+            *days.seen.entry(month).or_default() |= bit(month, *number);
+        }
         let mut step = |at: i64, by: i64| {
             let place = usize::try_from(at - first).ok().and_then(|at| days.steps.get_mut(at));
             if let Some(step) = place {
@@ -155,8 +183,8 @@ impl<F: Fn(&str) -> u32> Sizing<F> {
         }
     }
 
-    /// What was found, up to `now`.
-    pub fn finish(mut self, now: Timestamp) -> Sized {
+    /// What was found, up to `now`, on the days that were observed.
+    pub fn finish(mut self, now: Timestamp, observed: &Observed) -> Sized {
         self.finish_user();
         let (first, today) = (day(self.from.start()), day(now));
         let mut enough = BTreeMap::new();
@@ -165,9 +193,11 @@ impl<F: Fn(&str) -> u32> Sizing<F> {
             let mut months: BTreeMap<Month, Vec<u64>> = BTreeMap::new();
             for (step, number) in days.steps.iter().zip(first..=today) {
                 counted += step;
-                let at = Timestamp::from_second(number * 86_400).unwrap_or(Timestamp::MIN);
-                let month = Month::of(at);
-                if month <= self.to {
+                let month = month_of(number);
+                let known = observed.get(&(owner.clone(), month)).copied().unwrap_or(u32::MAX);
+                // Where somebody was seen, somebody was looking, whatever became of the hours.
+                let known = known | days.seen.get(&month).copied().unwrap_or(0);
+                if month <= self.to && known & bit(month, number) != 0 {
                     months.entry(month).or_default().push(u64::try_from(counted).unwrap_or(0));
                 }
             }
@@ -232,11 +262,26 @@ mod tests {
         sizing.add(&mark(1, 202_611, 1 << 9, 0));
         // Refused on the 11th only.
         sizing.add(&mark(2, 202_611, 0, 1 << 10));
-        let found = sizing.finish("2026-12-24T00:00:00Z".parse().unwrap());
+        let found = sizing.finish("2026-12-24T00:00:00Z".parse().unwrap(), &Observed::new());
         let key = (owner(), Month(202_611));
         assert_eq!(found.uniques[&key].editors, 1);
         assert_eq!(found.enough[&key].editors, Enough { p95: 1, p99: 2, peak: 2 });
         assert_eq!(found.enough[&key].expire_days, 1);
+    }
+
+    #[test]
+    fn days_that_nobody_observed_say_nothing() {
+        let mut sizing = Sizing::new(Month(202_611), Month(202_611), |_| 0);
+        for user in 0..31 {
+            sizing.add(&mark(user, 202_611, 1 << 22, 0));
+        }
+        let mut observed = Observed::new();
+        for hour in ["2026-11-22T23:00:00Z", "2026-11-23T00:00:00Z", "2026-11-23T09:00:00Z"] {
+            observe(&mut observed, owner(), hour.parse().unwrap());
+        }
+        let found = sizing.finish("2026-11-23T10:00:00Z".parse().unwrap(), &observed);
+        let found = found.enough[&(owner(), Month(202_611))];
+        assert_eq!(found.editors, Enough { p95: 31, p99: 31, peak: 31 });
     }
 
     proptest! {
@@ -244,6 +289,7 @@ mod tests {
         fn days_are_those_of_a_naive_count(
             masks in prop::collection::vec((0..1_u32 << 30, 0..1_u32 << 30), 0..6),
             expire in 0..40_u32,
+            observed: u32,
         ) {
             let mut sizing = Sizing::new(Month(202_611), Month(202_611), |_| expire);
             for (user, (september, november)) in (0_u8..).zip(&masks) {
@@ -251,9 +297,11 @@ mod tests {
                 sizing.add(&mark(user, 202_609, *september, 0));
                 sizing.add(&mark(user, 202_611, *november, 0));
             }
-            let found = sizing.finish("2027-01-01T00:00:00Z".parse().unwrap());
+            let days = Observed::from([((owner(), Month(202_611)), observed)]);
+            let found = sizing.finish("2027-01-01T00:00:00Z".parse().unwrap(), &days);
+            let seen = masks.iter().fold(observed, |seen, (_, november)| seen | november);
             let mut numbers: Vec<u64> = Vec::new();
-            for day in 61..91_u32 {
+            for day in (61..91_u32).filter(|day| seen >> (day - 61) & 1 == 1) {
                 let counts = |mask: u32, first: u32| {
                     (0..30).any(|bit| mask >> bit & 1 == 1 && (first + bit..=first + bit + expire).contains(&day))
                 };
