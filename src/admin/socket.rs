@@ -86,7 +86,7 @@ pub fn listen(path: &Path) -> Result<Socket, SocketError> {
     }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new("."));
-    fs::create_dir_all(folder).map_err(failed)?;
+    crate::store::make_folder(folder).map_err(failed)?;
     // Under another name until its mode is right, so that nobody gets in before; the rename also
     // puts it into the place of what was left there in one step.
     let part = folder.join(format!(".{:x}", std::process::id()));
@@ -114,7 +114,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("deep").join("admin.sock");
         let socket = listen(&path).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, MODE);
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&path), MODE);
+        assert_eq!(mode(path.parent().unwrap()) & 0o007, 0, "strangers look into the folder");
         assert!(matches!(listen(&path), Err(SocketError::InUse(_))));
         let Socket { listener, name } = socket;
         drop(listener);

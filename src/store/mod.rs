@@ -10,6 +10,7 @@
 //! | `changes`, `declared` | what administrators and files do, on any backend's `book` |
 //! | [`migrate`] | everything of one store into another |
 //! | [`embedded`] | the SQLite file of one gateway |
+//! | `folder` | the folder for what is written |
 //! | [`redis`] | the Redis or Valkey of several gateways |
 //!
 //! Whatever returns `Ok` from a change is on disk (fsync): it survives `kill -9` and a power cut.
@@ -23,6 +24,7 @@ mod changes;
 mod declared;
 pub mod embedded;
 pub mod error;
+mod folder;
 mod hexadecimal;
 pub mod key;
 pub mod migrate;
@@ -41,6 +43,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 pub use error::{OpenError, StoreError};
+pub use folder::make_folder;
 pub use key::{KeyHash, KeyHasher};
 pub use records::{
     AppRecord, AuditEntry, Binding, Change, Declared, Device, LicenceRecord, Origin, PreviousKey,

@@ -2,9 +2,9 @@
 //!
 //! Nothing is written before all of that is known.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -176,10 +176,7 @@ pub(super) fn make_folder(path: &Path) -> Result<(), OpenError> {
     let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else {
         return Ok(());
     };
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o750)
-        .create(folder)
+    crate::store::make_folder(folder)
         .map_err(|source| OpenError::Folder { path: folder.to_owned(), source })
 }
 
