@@ -399,5 +399,10 @@ async fn a_backup_is_a_store() {
     let copy = gateway.folder().join("copy.db");
     assert_eq!(std::fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
     assert!(std::fs::read(&copy).unwrap().windows(4).any(|bytes| bytes == b"kept"));
-    run(&gateway, &["store", "backup", "copy.db"]).await.failed(1, &["copy.db"]);
+    run(&gateway, &["store", "backup", "copy.db"])
+        .await
+        .failed(1, &["copy.db", "name a file that is not there"]);
+    run(&gateway, &["store", "backup", "nowhere/copy.db"])
+        .await
+        .failed(1, &["nowhere/copy.db", "make the folder"]);
 }

@@ -97,7 +97,14 @@ fn a_signed_file_is_verified_and_told() {
     // By the bare public key, without any configuration.
     let public = key.split("key = \"").nth(1).unwrap().trim_end_matches("\" }");
     in_folder(folder, &["licence", "verify", "l.jws", "--key", public]).good();
-    in_folder(folder, &["licence", "keygen", "k1.pem"]).failed(1, &["k1.pem"]);
+    in_folder(folder, &["licence", "keygen", "k1.pem"])
+        .failed(1, &["k1.pem", "name a file that is not there"]);
+    in_folder(folder, &["licence", "keygen", "nowhere/k.pem"])
+        .failed(1, &["nowhere/k.pem", "make the folder first"]);
+    in_folder(folder, &["licence", "sign", "--key", "k9.pem", "x.toml"])
+        .failed(2, &["k9.pem", "made by licence keygen"]);
+    in_folder(folder, &["licence", "sign", "--key", "k1.pem", "nothing.toml"])
+        .failed(2, &["nothing.toml", "name the licence file to sign"]);
 
     sign(folder, "k1", &LICENCES.replace("2090", "2020"), "old.jws");
     let verify = ["licence", "verify", "old.jws", "--config", "seatgate.toml"];

@@ -153,12 +153,27 @@ MONTH    TENANT  LICENCE  CLASS   UNIQUE  PEAK  P50  P95  P99  LIMIT     AT LIMI
     let hidden = report(&["--users", "--pseudonyms", "--json"]).await.good().out;
     assert!(!hidden.contains("bob"), "{hidden}");
 
-    let nothing = report(&["--tenant", "nobody"]).await.good();
-    assert_eq!(nothing.out, "");
-    assert!(nothing.err.contains("Nothing is known of that time"), "{}", nothing.err);
-    assert_eq!(report(&["--tenant", "nobody", "--json"]).await.json(), json!([]));
-    let nobody = report(&["--tenant", "nobody", "--users"]).await.good();
-    assert!(nobody.err.contains("Nobody is known"), "{}", nobody.err);
+    // One that is configured, and one that is stored only; at another time nothing is known of them.
+    for (tenant, month) in [("default", "2025-03"), ("acme", "2025-04")] {
+        let report = async |more: &[&str]| {
+            let arguments = [&["report", "--month", month, "--tenant", tenant], more].concat();
+            run(&gateway, &arguments).await
+        };
+        let nothing = report(&[]).await.good();
+        assert_eq!(nothing.out, "");
+        assert!(nothing.err.contains("Nothing is known of that time"), "{}", nothing.err);
+        assert_eq!(report(&["--json"]).await.json(), json!([]));
+        let nobody = report(&["--users"]).await.good();
+        assert!(nobody.err.contains("Nobody is known"), "{}", nobody.err);
+    }
+    for form in [&["--tenant", "nobody"][..], &["--tenant", "nobody", "--users"]] {
+        report(form).await.failed(1, &["tenant nobody", "not there"]);
+    }
+    run(&gateway, &["report", "--from", "2026-12", "--to", "2026-01"])
+        .await
+        .failed(2, &["--from 2026-12 is after --to 2026-01"]);
+    let (status, _) = ask(&gateway, "GET", "/v1/usage?from=2026-12&to=2026-01", "").await;
+    assert_eq!(status, 400);
     for wrong in [&["--from", "2025-01"][..], &["--pseudonyms"], &["--csv", "--json"]] {
         report(wrong).await.failed(2, &["Usage"]);
     }

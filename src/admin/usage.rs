@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Json;
 use axum::extract::State;
@@ -15,7 +16,7 @@ use super::office::Office;
 use super::problem::ApiError;
 use crate::clock;
 use crate::seat::SessionClass;
-use crate::store::{Counts, MarkPlace, MarkQuery, Month, Span, UserMark};
+use crate::store::{Counts, MarkPlace, MarkQuery, Month, Span, UsageRecord, UserMark};
 use crate::usage::sizing::{self, Observed, Sized, Sizing};
 use crate::usage::{Digest, KindDigest};
 
@@ -61,6 +62,9 @@ pub(super) async fn usage(
     let now = clock::now();
     let to = month("to", asked.to.as_deref())?;
     let from = month("from", asked.from.as_deref())?.or(to).unwrap_or(Month::of(now));
+    if to.is_some_and(|to| to < from) {
+        return Err(ApiError::Invalid("from is after to".to_owned()));
+    }
     let to = to.unwrap_or(Month::of(now)).max(from);
     if asked.users_expire.is_some_and(|days| days > MOST_EXPIRE_DAYS) {
         let told = format!("users_expire: write 0 to {MOST_EXPIRE_DAYS}");
@@ -74,6 +78,7 @@ pub(super) async fn usage(
     let mut found = rows(&office, from, to, asked.tenant.as_deref()).await?;
     found.retain(|key, _| after.as_ref().is_none_or(|after| key > after));
     let Some((first, _, _)) = found.keys().next().cloned() else {
+        known(&office, asked.tenant.as_deref()).await?;
         return Ok(Json(api::UsagePage { usage: Vec::new(), next: None }));
     };
     let later = found.keys().any(|(month, _, _)| *month > first);
@@ -96,6 +101,25 @@ pub(super) async fn usage(
         .map(|(key, counts)| view(key, counts, &sized, counted, expire.of(&key.2), now))
         .collect();
     Ok(Json(api::UsagePage { usage, next }))
+}
+
+/// A tenant of which nothing was found is one all the same where the configuration names it, or
+/// something of another time is stored.
+async fn known(office: &Office, tenant: Option<&str>) -> Result<(), ApiError> {
+    let Some(tenant) = tenant else { return Ok(()) };
+    if office.shared.site.load().tenant_named(tenant).is_some() {
+        return Ok(());
+    }
+    let found = Arc::new(AtomicBool::new(false));
+    let (seen, wanted) = (Arc::clone(&found), tenant.to_owned());
+    let each = Box::new(move |record: UsageRecord| {
+        seen.fetch_or(*record.tenant == *wanted, Ordering::Relaxed);
+    });
+    office.store().for_each_usage(Span::Month, Timestamp::MIN, Timestamp::MAX, each).await?;
+    if found.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    Err(ApiError::NotFound(format!("the tenant {tenant}")))
 }
 
 /// Month, tenant and licence.
@@ -138,7 +162,7 @@ async fn rows(
 ) -> Result<BTreeMap<RowKey, Counts>, ApiError> {
     let found: Arc<Mutex<BTreeMap<RowKey, Counts>>> = Arc::default();
     let (rows, wanted) = (Arc::clone(&found), tenant.map(str::to_owned));
-    let each = Box::new(move |record: crate::store::UsageRecord| {
+    let each = Box::new(move |record: UsageRecord| {
         if wanted.as_deref().is_none_or(|wanted| *record.tenant == *wanted) {
             let key = (Month::of(record.start), record.tenant, record.licence);
             rows.lock().entry(key).or_default().add(&record.counts);
@@ -182,7 +206,7 @@ async fn observed(
 ) -> Result<Observed, ApiError> {
     let found: Arc<Mutex<Observed>> = Arc::default();
     let days = Arc::clone(&found);
-    let each = Box::new(move |record: crate::store::UsageRecord| {
+    let each = Box::new(move |record: UsageRecord| {
         if tenant.as_ref().is_none_or(|tenant| *tenant == record.tenant) {
             let owner = (record.tenant, record.licence);
             sizing::observe(&mut days.lock(), owner, record.start);
@@ -303,9 +327,12 @@ pub(super) async fn users(
         marks.push(mark);
         marks.len() <= limit as usize
     });
-    let tenant = asked.tenant.map(Arc::from);
+    let tenant = asked.tenant.as_deref().map(Arc::from);
     office.store().for_each_mark(MarkQuery { from: month, to: month, tenant, after }, each).await?;
     let mut marks = std::mem::take(&mut *found.lock());
+    if marks.is_empty() {
+        known(&office, asked.tenant.as_deref()).await?;
+    }
     let next = cut(&mut marks, limit, write_place);
     let users = marks.iter().map(|mark| api::UserUsage {
         month: mark.month.text(),

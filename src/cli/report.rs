@@ -58,6 +58,12 @@ fn month(text: &str) -> Result<Month, String> {
 }
 
 pub(super) fn run(arguments: &ReportArguments, place: &Place) -> Outcome {
+    if let (Some(from), Some(to)) = (arguments.from, arguments.to)
+        && from > to
+    {
+        let (from, to) = (from.text(), to.text());
+        return Err(Failure::usage(format!("--from {from} is after --to {to}; exchange them")));
+    }
     let client = Client::new(place)?;
     if arguments.users { users(arguments, &client) } else { usage(arguments, &client) }
 }

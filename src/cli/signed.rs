@@ -52,21 +52,31 @@ pub(super) struct VerifyArguments {
     format: Format,
 }
 
-fn read(path: &Path) -> Result<String, Failure> {
+fn read(path: &Path, wanted: &str) -> Result<String, Failure> {
     use io::Read as _;
     let mut text = String::new();
     let read =
         std::fs::File::open(path).and_then(|file| file.take(FILE_LIMIT).read_to_string(&mut text));
-    read.map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+    read.map_err(|error| {
+        let mend = match error.kind() {
+            io::ErrorKind::PermissionDenied => "run this as a user who may read it",
+            _ => wanted,
+        };
+        Failure::usage(format!("{}: {error}; {mend}", path.display()))
+    })?;
     Ok(text)
 }
 
 pub(super) fn sign(arguments: &SignArguments) -> Outcome {
-    let key = signed::read_private(&read(&arguments.key)?);
+    let key = read(&arguments.key, "name the file with the private key, made by licence keygen")?;
+    let key = signed::read_private(&key);
     let key =
         key.map_err(|error| Failure::usage(format!("{}: {error}", arguments.key.display())))?;
-    let stated = config::licences_from_text(&arguments.file, read(&arguments.file)?)
-        .map_err(|errors| Failure::configuration(&errors))?;
+    let stated = config::licences_from_text(
+        &arguments.file,
+        read(&arguments.file, "name the licence file to sign")?,
+    )
+    .map_err(|errors| Failure::configuration(&errors))?;
     for warning in &stated.warnings {
         note(&format!("warning: {warning}"));
     }
@@ -99,7 +109,14 @@ pub(super) fn keygen(arguments: &KeygenArguments) -> Outcome {
         .open(&arguments.file)
         .and_then(|mut file| file.write_all(pem.as_bytes()).and_then(|()| file.sync_all()));
     let path = arguments.file.display();
-    written.map_err(|error| Failure::failed(format!("{path}: {error}")))?;
+    written.map_err(|error| {
+        let mend = match error.kind() {
+            io::ErrorKind::AlreadyExists => "no key is overwritten: name a file that is not there",
+            io::ErrorKind::NotFound => "make the folder first",
+            _ => "name a file in a folder that this user may write to",
+        };
+        Failure::failed(format!("{path}: {error}; {mend}"))
+    })?;
     note(&format!("{path}: the private key; keep it where no gateway is"));
     note("For the gateways' configuration, under [licences]:");
     let key = signed::public_base64(&public);
@@ -109,7 +126,7 @@ pub(super) fn keygen(arguments: &KeygenArguments) -> Outcome {
 
 pub(super) fn verify(arguments: &VerifyArguments, place: &Place) -> Outcome {
     let path = &arguments.file;
-    let text = read(path)?;
+    let text = read(path, "name a signed licence file")?;
     let trusted = match &arguments.key {
         Some(key) => by_key(key, &text)?,
         None => config::trusted_keys(&place.config())
@@ -166,7 +183,8 @@ fn by_key(key: &str, text: &str) -> Result<Vec<TrustedKey>, Failure> {
     let key = match signed::read_public(key) {
         Ok(key) => key,
         Err(error) if !Path::new(key).exists() => return Err(bad(error)),
-        Err(_) => signed::read_public(&read(Path::new(key))?).map_err(bad)?,
+        Err(_) => signed::read_public(&read(Path::new(key), "name the file with the public key")?)
+            .map_err(bad)?,
     };
     let kid = signed::claimed_kid(text).unwrap_or_default();
     Ok(vec![TrustedKey { kid, key }])

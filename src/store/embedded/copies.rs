@@ -1,6 +1,7 @@
 //! Whole stores: what another one held is taken in, and this one is backed up.
 
 use std::fs::{self, File, OpenOptions};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -47,15 +48,20 @@ pub(super) fn take_in(connection: &Connection, items: &[Item]) -> Result<()> {
 /// Copies the store to a new file, under another name until it is whole.
 pub(super) fn back_up(connection: &Connection, target: &Path) -> Result<()> {
     let failed = |detail: String| StoreError::Target { path: target.to_owned(), detail };
+    let refused = |error: io::Error| failed(format!("{error}; {}", mend(&error)));
+    if fs::symlink_metadata(target).is_ok() {
+        return Err(refused(io::ErrorKind::AlreadyExists.into()));
+    }
     let mut part = target.as_os_str().to_owned();
     part.push(".part");
     let part = PathBuf::from(part);
     // For its owner only, as the store itself.
     let mut options = OpenOptions::new();
     let made = options.write(true).create(true).truncate(true).mode(0o600).open(&part);
-    made.map_err(|error| failed(error.to_string()))?;
+    made.map_err(refused)?;
     let text = part.to_str().ok_or_else(|| failed("the path is not UTF-8".to_owned()))?;
-    let copied = connection.execute("VACUUM INTO ?1", [text]).map_err(|error| error.to_string());
+    let copied =
+        connection.execute("VACUUM INTO ?1", [text]).map_err(|error| failed(error.to_string()));
     let finished = copied.and_then(|_| {
         let finish = || {
             File::open(&part)?.sync_all()?;
@@ -63,8 +69,23 @@ pub(super) fn back_up(connection: &Connection, target: &Path) -> Result<()> {
             fs::hard_link(&part, target)?;
             key::sync_folder(target)
         };
-        finish().map_err(|error| error.to_string())
+        finish().map_err(refused)
     });
     let _ = fs::remove_file(&part);
-    finished.map_err(failed)
+    finished
+}
+
+/// What to do where a copy cannot be written.
+fn mend(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AlreadyExists => "a backup replaces nothing: name a file that is not there",
+        io::ErrorKind::NotFound => "make the folder, writable for the gateway's user",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "make room, or name a file on another disk"
+        }
+        _ => {
+            "the gateway writes it as its own user: name a file in a folder that this user may \
+             write to"
+        }
+    }
 }
