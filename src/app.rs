@@ -21,6 +21,7 @@ use pingora::proxy::HttpProxy;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
 use pingora::services::background::background_service;
+use tokio::sync::watch;
 
 use crate::admin::{Administration, Desks, Office, SocketError};
 use crate::clock;
@@ -34,7 +35,7 @@ use crate::handover::giving::{Giver, Program};
 use crate::handover::taking::Taking;
 use crate::handover::{HandoverError, Upgrades};
 use crate::high_water::HighWater;
-use crate::listen::{Doors, Entrance, ListenError, Pulse, Tally, Workers};
+use crate::listen::{Access, Doors, Entrance, ListenError, Pulse, Tally, Workers};
 use crate::log;
 use crate::ops::listener::Operations;
 use crate::ops::metrics::Metrics;
@@ -166,8 +167,8 @@ pub fn run(path: &Path) -> Result<(), StartError> {
         revision: REVISION,
     });
     let application = Arc::new(HttpServer::new_app(application));
-    let visitors = Tally::default();
-    let doors = Doors::new(application, operations, shared.left.subscribe(), visitors.clone());
+    let reception = watch::Sender::new(Access::Open);
+    let doors = Doors::new(application, operations, reception.subscribe(), Tally::default());
     server.add_service(background_service("operations", doors));
 
     let (reloads, requests) = Reloads::new();
@@ -184,7 +185,7 @@ pub fn run(path: &Path) -> Result<(), StartError> {
         shared: Arc::clone(&shared),
         program: Program::of_process(arguments)?,
         folder: folder_of(&settings.admin.socket),
-        files,
+        files: Mutex::new(files),
     };
     let successor = Arc::default();
     let upgrader = Upgrader {
@@ -215,9 +216,9 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     keeper.threads = Some(1);
     server.add_service(keeper);
 
-    let closed = shared.draining.subscribe();
-    let workers = Workers::start(proxies.len(), entrances, &closed, &shared.arrivals, &pulse)?;
-    let signals = Signals { shared, proxies, visitors, notifier, successor };
+    let access = shared.access.subscribe();
+    let workers = Workers::start(proxies.len(), entrances, &access, &shared.arrivals, &pulse)?;
+    let signals = Signals { shared, proxies, reception, notifier, successor };
     server.run(RunArgs { shutdown_signal: Box::new(signals) });
     drop(workers);
     if let Some(cluster) = cluster {

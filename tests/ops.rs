@@ -15,6 +15,7 @@ use std::process::{Command, Stdio};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use support::gateway::{free_address, seatgate};
+use support::http::connect;
 use support::{Call, Gateway, Heard, LicenceFile, Open, Setup, StandIn, eventually};
 
 #[tokio::test]
@@ -180,6 +181,13 @@ async fn it_stops_while_somebody_edits() {
     let mut gateway = Gateway::before(&server).await;
     let mut editor = gateway.admit(&Open::editor("d", "one")).await;
     gateway.signal("TERM");
+    // Whoever comes now is not left waiting until the process ends.
+    eventually("nobody is let in", async || {
+        let refused = connect(gateway.addr, None).await.err()?;
+        (refused.kind() == std::io::ErrorKind::ConnectionRefused).then_some(())
+    })
+    .await;
+    assert!(gateway.is_running(), "somebody edits");
     let heard = editor.hear_out().await;
     assert_eq!(heard, [Heard::Close(Some(1001)), Heard::End], "the editor may come back");
     assert!(gateway.stop().await.success());

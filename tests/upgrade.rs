@@ -8,7 +8,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::json;
-use support::admin::run;
+use support::admin::{Said, run};
+use support::gateway::free_address;
 use support::http::{Call, Connection};
 use support::{Editor, Gateway, Heard, LicenceFile, Open, Poller, Setup, StandIn, eventually};
 
@@ -22,10 +23,14 @@ impl Heir {
     /// Upgrades a gateway by its command line.
     async fn of(gateway: &Gateway) -> Self {
         let said = run(gateway, &["upgrade"]).await.good();
-        let pid = said.out.split(' ').nth(1).and_then(|pid| pid.parse().ok());
-        let heir = Self(pid.unwrap_or_else(|| panic!("no process in {said:?}")));
+        let heir = Self::told(&said).unwrap_or_else(|| panic!("no process in {said:?}"));
         assert_ne!(heir.0, u64::from(gateway.id()));
         heir
+    }
+
+    /// The one that the command tells of.
+    fn told(said: &Said) -> Option<Self> {
+        said.out.split(' ').nth(1)?.parse().ok().map(Self)
     }
 
     fn signal(&self, name: &str) {
@@ -273,6 +278,83 @@ async fn connections_of_before_bring_nobody_to_the_wrong_process() {
     assert_eq!(idle.read_to_end().await, b"");
     assert_eq!(silent.read_to_end().await, b"");
     assert!(gateway.is_running(), "a session is here");
+}
+
+/// Whoever reads `keep-alive` in an answer uses the connection again, at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_are_under_way_are_told_that_their_connection_ends() {
+    let heartbeat = Duration::from_secs(4);
+    let server = StandIn::builder().heartbeat(heartbeat, 5 * heartbeat).start().await;
+    let gateway = grace(&server, 3).start().await;
+    let (poller, opened) = Poller::open(gateway.addr, &Open::editor("d", "polls")).await;
+    assert!(opened.is_admitted());
+    let head = |line: &str| format!("{line} HTTP/1.1\r\nHost: docs\r\nContent-Length: ");
+    let mut parked = Connection::open(gateway.addr).await.unwrap();
+    let poll = format!("GET {} HTTP/1.1\r\nHost: docs\r\n\r\n", poller.target);
+    parked.write(poll.as_bytes()).await.unwrap();
+    let body = r#"{"c":"version"}"#;
+    let command = format!("{}{}\r\n\r\n", head("POST /command"), body.len());
+    let upload = format!("{}{}\r\n\r\n", head("POST /upload"), body.len());
+    let mut slow = Vec::new();
+    for request in [command, upload] {
+        let mut connection = Connection::open(gateway.addr).await.unwrap();
+        connection.write(request.as_bytes()).await.unwrap();
+        slow.push(connection);
+    }
+
+    let _heir = Heir::of(&gateway).await;
+    for connection in &mut slow {
+        connection.write(body.as_bytes()).await.unwrap();
+    }
+    for mut connection in slow.into_iter().chain([parked]) {
+        let answer = connection.read().await.unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(answer.header("connection"), Some("close"), "{}", answer.text());
+        assert_eq!(connection.read_to_end().await, b"");
+    }
+    let mut polls = poller;
+    assert_eq!(polls.post(&["3", r#"42["message",{"type":"isSaveLock"}]"#]).await.text(), "ok");
+    let mut heard = String::new();
+    while !heard.contains("saveLock") {
+        heard = format!("{:?}", polls.hear().await);
+    }
+}
+
+/// Each of them has its answer: one is the first, and the others are told so or come after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_for_an_upgrade_that_another_one_made() {
+    let server = StandIn::start().await;
+    let mut gateway = grace(&server, 3).start().await;
+    let _session = gateway.admit(&Open::editor("d", "one")).await;
+    let upgrade = || run(&gateway, &["upgrade"]);
+    let said: [_; 3] = tokio::time::timeout(Duration::from_secs(60), async {
+        tokio::join!(upgrade(), upgrade(), upgrade()).into()
+    })
+    .await
+    .expect("somebody still waits");
+    let _heirs: Vec<_> = said.iter().filter_map(Heir::told).collect();
+    assert!(said.iter().any(|said| said.code == 0), "{said:?}");
+    for said in said.into_iter().filter(|said| said.code != 0) {
+        said.failed(1, &["another upgrade"]);
+    }
+    assert!(gateway.is_running(), "a session is here");
+    assert_eq!(gateway.seats("default", EDITORS).await, 1.0);
+}
+
+/// A process that took over holds no socket that its configuration does not name, nor does the old
+/// one: what listened there can be listened on again.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_is_given_up_is_free() {
+    let server = StandIn::start().await;
+    let gateway = grace(&server, 3).start().await;
+    let _session = gateway.admit(&Open::editor("d", "one")).await;
+    let file = gateway.folder().join("seatgate.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    let (old, new) = (gateway.addr.to_string(), free_address());
+    fs::write(&file, text.replacen(&old, &new.to_string(), 1)).unwrap();
+    let _heir = Heir::of(&gateway).await;
+    assert_eq!(Call::get("/x").send(new).await.status, 200);
+    eventually("the old address is free", async || std::net::TcpListener::bind(&old).ok()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -57,7 +57,7 @@ pub(super) async fn status(State(office): State<Arc<Office>>) -> Json<api::Statu
         revision: REVISION.to_owned(),
         started: office.started,
         now,
-        draining: *office.shared.draining.borrow(),
+        draining: office.shared.is_draining(),
         tenants,
         document_servers: servers.collect(),
         store,

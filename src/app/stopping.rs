@@ -18,13 +18,14 @@ use crate::cluster::Cluster;
 use crate::gateway::proxy::Gateway;
 use crate::gateway::site::Shared;
 use crate::handover::succession::Succession;
-use crate::listen::Tally;
+use crate::listen::Access;
 use crate::ops::notify::Notifier;
 
 /// How long sessions may take to end once they are told to.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long a client may take that connected before the drain and has asked nothing yet.
+/// How long a client may take that connected before the drain and has asked nothing yet, or nothing
+/// more.
 const FIRST_REQUEST_LIMIT: Duration = Duration::from_secs(2);
 
 /// How often it is looked whether anything is still under way.
@@ -41,8 +42,8 @@ pub(super) struct Signals {
     pub(super) shared: Arc<Shared>,
     /// Those of the public listeners.
     pub(super) proxies: Vec<Arc<HttpProxy<Gateway>>>,
-    /// Doors of the operations listener, and who came there and has asked nothing yet.
-    pub(super) visitors: Tally,
+    /// Whether anybody is let in by the operations listener.
+    pub(super) reception: watch::Sender<Access>,
     pub(super) notifier: Arc<Notifier>,
     /// The process that took over, once there is one.
     pub(super) successor: Arc<Mutex<Option<Arc<Succession>>>>,
@@ -104,7 +105,10 @@ impl ShutdownSignalWatch for Signals {
 impl Signals {
     /// Lets what is under way go on for so long, then tells it to end; at once by `interrupt`.
     async fn drain(&self, limit: Duration, interrupt: &mut Signal) {
-        self.shared.draining.send_replace(true);
+        self.shared.access.send_replace(Access::Closed);
+        if *self.shared.left.borrow() {
+            self.reception.send_replace(Access::Closed);
+        }
         tracing::info!(under_way = self.under_way(), ?limit, "draining");
         // Whoever took over is the service; what becomes of this process is nobody's concern.
         let is_service = !*self.shared.left.borrow();
@@ -112,9 +116,13 @@ impl Signals {
             self.notifier.stopping("Draining");
         }
         let mut closing = self.shared.closing.subscribe();
+        let drained = async {
+            self.heard().await;
+            self.drained().await;
+        };
         let draining = async {
             tokio::select! {
-                () = self.drained() => {}
+                () = drained => {}
                 () = sleep(limit) => self.close().await,
                 () = becomes_true(&mut closing) => self.close().await,
             }
@@ -145,30 +153,31 @@ impl Signals {
         self.shared.busy_count().max(self.shared.polled.len()) + predecessors
     }
 
-    /// Waits until nothing is under way, and whoever was let in has asked, or had time to.
-    async fn drained(&self) {
-        let arrived = async {
-            while self.arriving() {
-                sleep(LOOK).await;
-            }
-        };
-        let _ = timeout(FIRST_REQUEST_LIMIT, arrived).await;
+    /// Waits until whoever was let in has asked something, or had time to.
+    async fn heard(&self) {
         if *self.shared.left.borrow() {
-            // What comes over connections that are idle now is for the new process.
+            // What comes over idle connections is for the new process. A busy client, or a proxy, uses
+            // them in the very moment in which they would be closed: first each has time to be told
+            // with an answer that it is the last one.
+            sleep(FIRST_REQUEST_LIMIT).await;
             for proxy in &self.proxies {
                 proxy.http_cleanup().await;
             }
-        }
-        while self.under_way() > 0 {
-            sleep(LOOK).await;
+        } else {
+            let arrived = async {
+                while self.shared.arrivals.count() > 0 {
+                    sleep(LOOK).await;
+                }
+            };
+            let _ = timeout(FIRST_REQUEST_LIMIT, arrived).await;
         }
     }
 
-    /// Whether a door is not closed yet that is to be, or somebody came through it and has asked
-    /// nothing. The operations listener stays open to the end, unless another process has it.
-    fn arriving(&self) -> bool {
-        let left = *self.shared.left.borrow();
-        self.shared.arrivals.count() > 0 || (left && self.visitors.count() > 0)
+    /// Waits until nothing is under way.
+    async fn drained(&self) {
+        while self.under_way() > 0 {
+            sleep(LOOK).await;
+        }
     }
 
     /// Tells the service manager how far it is, for ever.

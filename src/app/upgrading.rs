@@ -17,6 +17,7 @@ use crate::gateway::site::Shared;
 use crate::handover::Request;
 use crate::handover::giving::{Given, Giver};
 use crate::handover::succession::Succession;
+use crate::listen::Access;
 use crate::ops::notify::Notifier;
 
 /// Waits for somebody who wants an upgrade.
@@ -41,16 +42,17 @@ impl BackgroundService for Upgrader {
                 return;
             }
         };
+        let mut access = self.shared().access.subscribe();
         let given = loop {
             let request = tokio::select! {
                 _ = shutdown.changed() => return,
+                _ = access.wait_for(|access| *access == Access::Closed) => {
+                    self.giver.close();
+                    return;
+                }
                 _ = wanted.recv() => None,
                 Some(request) = requests.recv() => Some(request),
             };
-            if *self.shared().draining.borrow() {
-                tracing::warn!("no upgrade: the gateway is about to end");
-                continue;
-            }
             let given = self.giver.give().await;
             if let Err(error) = &given {
                 tracing::error!("no upgrade, this process goes on: {error}");
@@ -64,6 +66,9 @@ impl BackgroundService for Upgrader {
                 break given;
             }
         };
+        // Who asked meanwhile is told that another was faster.
+        drop(requests);
+        self.giver.close();
         self.leave(given, shutdown).await;
     }
 }

@@ -11,7 +11,7 @@ use pingora::services::background::BackgroundService as _;
 use tokio::sync::watch;
 
 use crate::engine::{Engine, EngineError};
-use crate::listen::{Doors, Tally};
+use crate::listen::{Access, Doors, Tally};
 use crate::ops::listener::Starting;
 use crate::ops::notify::Notifier;
 
@@ -41,8 +41,8 @@ impl Waiting {
     pub(super) async fn wait_for(self, engine: &Engine) -> Result<(), EngineError> {
         let why = Arc::new(Mutex::new(format!("Redis at {}", engine.told())));
         let application = Arc::new(HttpServer::new_app(Starting::new(Arc::clone(&why))));
-        let (_open, closed) = watch::channel(false);
-        let doors = Doors::new(application, self.operations, closed, Tally::default());
+        let (_open, access) = watch::channel(Access::Open);
+        let doors = Doors::new(application, self.operations, access, Tally::default());
         let (over, shutdown) = watch::channel(false);
         let told = tokio::spawn(async move { doors.start(shutdown).await });
         let mut waited = 0_u32;

@@ -1,14 +1,11 @@
 //! Answers of the gateway's own: JSON for programs, a short page for people.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 
-/// How long a connection that was refused may still send, before it is closed.
-const KEEPALIVE: Duration = Duration::from_secs(60);
+use super::front;
 
 /// An answer that is whole before it is sent.
 #[derive(Clone, Debug)]
@@ -18,7 +15,7 @@ pub struct Answer {
     pub body: Bytes,
     /// Further headers.
     pub headers: Vec<(&'static str, String)>,
-    /// Whether the connection may be used for another request.
+    /// Whether the connection may be used for another request, if the client wants that.
     pub keep_alive: bool,
 }
 
@@ -59,7 +56,11 @@ impl Answer {
         for (name, value) in self.headers {
             head.insert_header(name, value)?;
         }
-        session.set_keepalive(self.keep_alive.then_some(KEEPALIVE.as_secs()));
+        if self.keep_alive {
+            front::end_if_last(session);
+        } else {
+            session.set_keepalive(None);
+        }
         let bodiless = self.body.is_empty() || session.req_header().method == http::Method::HEAD;
         session.write_response_header(Box::new(head), bodiless).await?;
         if !bodiless {

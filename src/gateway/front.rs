@@ -11,7 +11,7 @@ use std::time::Duration;
 use pingora::apps::HttpServerApp as _;
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
-use pingora::proxy::HttpProxy;
+use pingora::proxy::{HttpProxy, Session};
 use pingora::server::ShutdownWatch;
 
 use super::corked::Corked;
@@ -20,7 +20,7 @@ use super::proxy::Gateway;
 use super::proxy_protocol;
 use super::site::Shared;
 use super::tls::server::TlsServer;
-use crate::listen::{Application, Busy};
+use crate::listen::{Access, Application, Busy};
 
 /// How long the first request's head may take, from the connection on.
 pub const FIRST_HEAD: Duration = Duration::from_secs(30);
@@ -31,8 +31,15 @@ pub const NEXT_HEAD: Duration = Duration::from_secs(60);
 tokio::task_local! {
     /// The head of the connection's present request.
     static HEAD: Head;
-    /// Whether the connection is one of the process that took over from this one.
-    static IS_RELAY: bool;
+    /// The present connection.
+    static CONNECTION: Connection;
+}
+
+/// What is known of a connection.
+struct Connection {
+    shared: Arc<Shared>,
+    /// Whether it comes from the process that took over from this one.
+    is_relay: bool,
 }
 
 /// How far a request's head is.
@@ -41,11 +48,35 @@ struct Head {
     is_complete: Cell<bool>,
     /// Counts the connection for as long as this is its first request.
     arrival: Cell<Option<Busy>>,
+    /// Whether it belongs to an editing session.
+    is_coauthoring: Cell<bool>,
 }
 
 /// Whether the present request was passed on by the process that took over from this one.
 pub fn is_relayed() -> bool {
-    IS_RELAY.try_with(|is_relay| *is_relay).unwrap_or(false)
+    CONNECTION.try_with(|connection| connection.is_relay).unwrap_or(false)
+}
+
+/// Tells that the present request belongs to an editing session.
+pub fn is_coauthoring() {
+    let _ = HEAD.try_with(|head| head.is_coauthoring.set(true));
+}
+
+/// Has the connection end with the present answer, if the next request is for whoever comes next:
+/// another process, or another gateway. Polling sessions go on here until another process has the
+/// listeners.
+///
+/// To be called when an answer's head is written: a client that is told that its connection goes on
+/// uses it, and a request may have been parked for long. HTTP/2 has a word of its own for it.
+pub fn end_if_last(session: &mut Session) {
+    let is_coauthoring = HEAD.try_with(|head| head.is_coauthoring.get()).unwrap_or(false);
+    let is_last = CONNECTION.try_with(|Connection { shared, is_relay }| {
+        let goes_on = *is_relay || (is_coauthoring && !*shared.left.borrow());
+        !goes_on && *shared.access.borrow() != Access::Open
+    });
+    if is_last.unwrap_or(false) {
+        session.set_keepalive(None);
+    }
 }
 
 /// Tells that the present request's head is complete, and counts for itself.
@@ -87,6 +118,10 @@ impl Front {
         !networks.is_empty() && proxy_protocol::is_expected(proxy_protocol::peer(stream), networks)
     }
 
+    fn connection(&self) -> Connection {
+        Connection { shared: Arc::clone(&self.shared), is_relay: self.is_relay }
+    }
+
     /// A connection of a TLS listener.
     async fn over_tls(
         &self,
@@ -97,10 +132,11 @@ impl Front {
     ) {
         let Some(stream) = tls.accept(stream).await else { return };
         if stream.is_http2() {
-            let draining = self.shared.draining.subscribe();
-            http2::serve(&self.proxy, stream, arrival, draining, shutdown).await;
+            let access = self.shared.access.subscribe();
+            http2::serve(&self.proxy, stream, arrival, access, shutdown).await;
         } else {
-            self.http1(Box::new(stream), arrival, shutdown).await;
+            let requests = self.http1(Box::new(stream), arrival, shutdown);
+            CONNECTION.scope(self.connection(), requests).await;
         }
     }
 
@@ -143,11 +179,8 @@ impl Application for Front {
         }
         match &self.tls {
             Some(tls) => Box::pin(self.over_tls(tls, stream, arrival, &shutdown)).await,
-            None if self.is_relay => {
-                IS_RELAY.scope(true, self.http1(stream, arrival, &shutdown)).await;
-            }
             None => {
-                self.http1(stream, arrival, &shutdown).await;
+                CONNECTION.scope(self.connection(), self.http1(stream, arrival, &shutdown)).await;
             }
         }
     }

@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::front::{FIRST_HEAD, NEXT_HEAD};
 use super::proxy::{CLIENT_STALL, Gateway};
 use super::tls::stream::ClientStream;
-use crate::listen::Busy;
+use crate::listen::{Access, Busy};
 
 /// Requests of one connection at a time.
 const MAX_STREAMS: u32 = 100;
@@ -73,7 +73,7 @@ pub async fn serve(
     proxy: &Arc<HttpProxy<Gateway>>,
     stream: ClientStream,
     arrival: Busy,
-    mut draining: watch::Receiver<bool>,
+    mut access: watch::Receiver<Access>,
     shutdown: &ShutdownWatch,
 ) {
     let digest = Arc::new(Digest {
@@ -92,7 +92,7 @@ pub async fn serve(
     loop {
         let accepted = tokio::select! {
             biased;
-            _ = draining.wait_for(|draining| *draining), if !leaving => {
+            _ = access.wait_for(|access| *access == Access::Closed), if !leaving => {
                 connection.graceful_shutdown();
                 leaving = true;
                 continue;

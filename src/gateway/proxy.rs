@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::StatusCode;
-use pingora::http::RequestHeader;
+use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
@@ -75,13 +75,6 @@ impl Gateway {
         Self { shared, commands: Dispatcher::once(), polling: Dispatcher::keeping() }
     }
 
-    /// Whether the connection of a request is to end with its answer: the next one is for whoever
-    /// comes next. Polling sessions go on here until another process has the listeners.
-    fn is_last(&self, route: Option<&Route>) -> bool {
-        let goes_on = route == Some(&Route::Coauthoring) && !*self.shared.left.borrow();
-        *self.shared.draining.borrow() && !goes_on && !front::is_relayed()
-    }
-
     /// Whether an address may reach what is for operators only.
     fn is_operator(&self, client: IpAddr) -> bool {
         self.shared.site.load().operators.iter().any(|net| net.contains(&client))
@@ -125,6 +118,7 @@ impl Gateway {
             .await
             .map_err(Error::into_up)?;
         let bodiless = session.req_header().method == http::Method::HEAD;
+        front::end_if_last(session);
         session.write_response_header(Box::new(exchange.head.clone()), bodiless).await?;
         while let Some(piece) = exchange.next().await.map_err(Error::into_up)? {
             session.write_response_body(Some(piece), false).await?;
@@ -202,8 +196,8 @@ impl ProxyHttp for Gateway {
             (tenant, route)
         };
         context.tenant = Some(Arc::clone(&tenant));
-        if self.is_last(route.as_ref().ok()) {
-            session.set_keepalive(None);
+        if route.as_ref().is_ok_and(|route| *route == Route::Coauthoring) {
+            front::is_coauthoring();
         }
         let request = session.req_header();
         if settled == Err(TooManyHeaders) {
@@ -292,6 +286,16 @@ impl ProxyHttp for Gateway {
             Some(tenant) => prepare(request, context, tenant),
             None => Error::e_explain(ErrorType::InternalError, "a request without a tenant"),
         }
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        _response: &mut ResponseHeader,
+        _context: &mut Self::CTX,
+    ) -> pingora::Result<()> {
+        front::end_if_last(session);
+        Ok(())
     }
 
     fn fail_to_connect(

@@ -20,7 +20,7 @@ use super::upstream::Upstreams;
 use crate::config::{self, DocumentServer, Settings, Validate};
 use crate::ledger::{Ledger, LicenceSeats};
 use crate::licence::{self, Licence, Metering};
-use crate::listen::{Busy, Tally};
+use crate::listen::{Access, Busy, Tally};
 use crate::ops::metrics::{CertificateSample, Metrics, TenantSample};
 use crate::ops::refusals::Refusals;
 use crate::ops::warnings::Warnings;
@@ -88,8 +88,8 @@ pub struct Shared {
     pub validation: Desk,
     /// Co-authoring sessions that were opened by polling.
     pub polled: PolledSessions,
-    /// Becomes `true` when no request is taken any more; what is under way goes on.
-    pub draining: watch::Sender<bool>,
+    /// Whether anybody is let in by the public listeners. What is under way goes on without it.
+    pub access: watch::Sender<Access>,
     /// Becomes `true` when what still goes on is to end.
     pub closing: watch::Sender<bool>,
     /// Becomes `true` when another process has taken the listeners over.
@@ -124,7 +124,7 @@ impl Shared {
             registrar,
             usage,
             polled: PolledSessions::default(),
-            draining: watch::Sender::new(false),
+            access: watch::Sender::new(Access::Open),
             closing: watch::Sender::new(false),
             left: watch::Sender::new(false),
             predecessor: ArcSwapOption::empty(),
@@ -138,6 +138,11 @@ impl Shared {
     pub fn present(&self, tenant: &Arc<Tenant>) -> Arc<Tenant> {
         let site = self.site.load();
         Arc::clone(site.tenant_named(&tenant.name).unwrap_or(tenant))
+    }
+
+    /// Whether the process is to end, and what it still does is to be the last of it.
+    pub fn is_draining(&self) -> bool {
+        *self.access.borrow() == Access::Closed
     }
 
     /// Counts a request or a tunnel for as long as the guard lives.

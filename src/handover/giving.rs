@@ -9,6 +9,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
@@ -17,6 +18,7 @@ use super::succession::{Outgoing, Succession};
 use super::{Elder, HandoverError, Heir, PROTOCOL, Passed, VARIABLE, wire};
 use crate::clock;
 use crate::gateway::site::Shared;
+use crate::listen::Access;
 
 /// How long the new process may take to read its configuration.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -57,8 +59,8 @@ pub struct Giver {
     pub program: Program,
     /// Where the socket between the two is made.
     pub folder: PathBuf,
-    /// The sockets that listen.
-    pub files: Vec<(Passed, OwnedFd)>,
+    /// The sockets that listen, as long as this process does.
+    pub files: Mutex<Vec<(Passed, OwnedFd)>>,
 }
 
 /// A process that has taken over.
@@ -106,6 +108,11 @@ impl Giver {
                 Err(error)
             }
         }
+    }
+
+    /// Lets go of the sockets: nothing can be handed over any more.
+    pub fn close(&self) {
+        self.files.lock().clear();
     }
 
     fn open_door(&self) -> std::io::Result<(UnixListener, DoorName)> {
@@ -184,10 +191,21 @@ impl Giver {
                     self.shared.ledger.withdraw();
                 }
                 succession.withdraw();
-                self.shared.draining.send_replace(false);
+                self.change_access(Access::Paused, Access::Open);
                 Err(error)
             }
         }
+    }
+
+    /// Not if the process is to end meanwhile: that is for good.
+    fn change_access(&self, from: Access, to: Access) {
+        self.shared.access.send_if_modified(|access| {
+            let changes = *access == from;
+            if changes {
+                *access = to;
+            }
+            changes
+        });
     }
 
     /// Waits for the child, and for nobody else, and passes it the files.
@@ -206,10 +224,15 @@ impl Giver {
         };
         let stream = stream.into_std()?;
         stream.set_nonblocking(false)?;
-        let lock = self.shared.registrar.store().lock().map(|lock| (Passed::Store, lock.as_fd()));
-        let files = self.files.iter().map(|(what, file)| (what.clone(), file.as_fd()));
-        let (names, files): (Vec<Passed>, Vec<BorrowedFd<'_>>) = files.chain(lock).unzip();
-        wire::send_files(&stream, &files)?;
+        let names = {
+            let lock = self.shared.registrar.store().lock();
+            let lock = lock.map(|lock| (Passed::Store, lock.as_fd()));
+            let files = self.files.lock();
+            let files = files.iter().map(|(what, file)| (what.clone(), file.as_fd()));
+            let (names, files): (Vec<Passed>, Vec<BorrowedFd<'_>>) = files.chain(lock).unzip();
+            wire::send_files(&stream, &files)?;
+            names
+        };
         stream.set_nonblocking(true)?;
         let mut stream = UnixStream::from_std(stream)?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
@@ -224,7 +247,7 @@ impl Giver {
         stream: &mut UnixStream,
         succession: Option<&Arc<Succession>>,
     ) -> Result<(), HandoverError> {
-        self.shared.draining.send_replace(true);
+        self.change_access(Access::Open, Access::Paused);
         let now = clock::now();
         let held = succession.map_or_else(Vec::new, |succession| {
             self.shared.ledger.hand_to(Arc::<Succession>::clone(succession), now)

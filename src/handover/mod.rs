@@ -175,7 +175,7 @@ pub enum HandoverError {
     Start(std::io::Error),
     #[error("{0}")]
     Io(#[from] std::io::Error),
-    #[error("the new process ended ({0}): the log says why")]
+    #[error("the new process ended ({0}): {hint}", hint = hint(.0))]
     Ended(std::process::ExitStatus),
     #[error("the new process was not ready within {} s", .0.as_secs())]
     Late(std::time::Duration),
@@ -189,4 +189,17 @@ pub enum HandoverError {
     Restless,
     #[error("another upgrade or the end is under way")]
     Busy,
+}
+
+/// The exit code of a process whose configuration is refused.
+const BAD_CONFIGURATION: i32 = 2;
+
+/// What to do about a successor that ended.
+fn hint(status: &std::process::ExitStatus) -> &'static str {
+    match status.code() {
+        Some(code) if code == BAD_CONFIGURATION => {
+            "its configuration is refused, and `seatgate check` tells every error, as the log does"
+        }
+        _ => "the log says why",
+    }
 }

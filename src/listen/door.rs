@@ -3,53 +3,77 @@
 use std::io;
 use std::net::SocketAddr;
 
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use super::{Busy, Tally};
 
-/// A socket that can be closed for a while: what comes then waits in the kernel's queue.
+/// Whether anybody is let in; for a [`Door`], and for whoever tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    Open,
+    /// Not now: whoever comes waits in the kernel's queue.
+    Paused,
+    /// Never again: who waits already is let in, and then the socket is closed.
+    Closed,
+}
+
+/// A socket where connections are accepted.
 pub(super) struct Door {
     listener: TcpListener,
-    closed: watch::Receiver<bool>,
+    access: watch::Receiver<Access>,
     arrivals: Tally,
     /// Counts the door while it is open: somebody may just be coming in.
     open: Option<Busy>,
 }
 
 impl Door {
-    /// Will accept on `listener`, in the present runtime, while `closed` is `false`.
+    /// Will accept on `listener`, in the present runtime, as `access` says.
     ///
     /// # Errors
     /// The runtime cannot watch the socket.
     pub(super) fn new(
         listener: std::net::TcpListener,
-        closed: watch::Receiver<bool>,
+        access: watch::Receiver<Access>,
         arrivals: Tally,
     ) -> io::Result<Self> {
         let listener = TcpListener::from_std(listener)?;
-        Ok(Self { listener, closed, arrivals, open: None })
+        Ok(Self { listener, access, arrivals, open: None })
     }
 
-    /// The next connection, and what counts it from its acceptance on; `None` if nobody is left who
-    /// could open the door again. It closes when this is called next, not while the last one is
-    /// still on its way to whoever serves it.
+    /// The next connection, and what counts it from its acceptance on; `None` if there will be none.
+    /// It closes when this is called next, not while the last one is still on its way to whoever
+    /// serves it.
     pub(super) async fn next(&mut self) -> Option<io::Result<(TcpStream, SocketAddr, Busy)>> {
         loop {
             if self.open.is_none() {
-                self.closed.wait_for(|closed| !*closed).await.ok()?;
+                let _ = self.access.wait_for(|access| *access != Access::Paused).await.ok()?;
                 self.open = Some(self.arrivals.begin());
             }
-            tokio::select! {
+            let access = tokio::select! {
                 biased;
-                closed = self.closed.wait_for(|closed| *closed) => {
-                    closed.ok()?;
-                    self.open = None;
-                }
+                access = self.access.wait_for(|access| *access != Access::Open) => *access.ok()?,
                 accepted = self.listener.accept() => {
                     return Some(accepted.map(|(stream, peer)| (stream, peer, self.arrivals.begin())));
                 }
+            };
+            if access == Access::Closed {
+                return self.last();
             }
+            self.open = None;
         }
+    }
+
+    /// One that waits already.
+    fn last(&self) -> Option<io::Result<(TcpStream, SocketAddr, Busy)>> {
+        // Asked of the kernel itself: the runtime may not know yet that somebody waits.
+        let (socket, peer) = SockRef::from(&self.listener).accept().ok()?;
+        let take = || {
+            socket.set_nonblocking(true)?;
+            let peer = peer.as_socket().ok_or(io::ErrorKind::Unsupported)?;
+            Ok((TcpStream::from_std(socket.into())?, peer, self.arrivals.begin()))
+        };
+        Some(take())
     }
 }

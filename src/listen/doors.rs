@@ -10,27 +10,26 @@ use pingora::services::background::BackgroundService;
 use tokio::sync::watch;
 
 use super::door::Door;
-use super::{Application, Tally, cannot_accept, transport};
+use super::{Access, Application, Tally, cannot_accept, transport};
 
 /// The service that accepts for one application.
 pub struct Doors<A> {
     application: Arc<A>,
     listeners: Mutex<Vec<TcpListener>>,
-    /// Nothing is accepted while it is `true`; what comes waits in the kernel's queue.
-    closed: watch::Receiver<bool>,
+    access: watch::Receiver<Access>,
     arrivals: Tally,
 }
 
 impl<A> Doors<A> {
-    /// Will accept on `listeners` for `application` while `closed` does not say otherwise.
+    /// Will accept on `listeners` for `application` as `access` says.
     /// `arrivals` will count the doors that are open, and the connections that have asked nothing.
     pub fn new(
         application: Arc<A>,
         listeners: Vec<TcpListener>,
-        closed: watch::Receiver<bool>,
+        access: watch::Receiver<Access>,
         arrivals: Tally,
     ) -> Self {
-        Self { application, listeners: Mutex::new(listeners), closed, arrivals }
+        Self { application, listeners: Mutex::new(listeners), access, arrivals }
     }
 }
 
@@ -40,7 +39,7 @@ impl<A: Application> BackgroundService for Doors<A> {
         let listeners = std::mem::take(&mut *self.listeners.lock());
         let mut doors = tokio::task::JoinSet::new();
         for listener in listeners {
-            match Door::new(listener, self.closed.clone(), self.arrivals.clone()) {
+            match Door::new(listener, self.access.clone(), self.arrivals.clone()) {
                 Ok(door) => {
                     doors.spawn(keep(door, Arc::clone(&self.application), shutdown.clone()));
                 }

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | this one | opening a socket, and a task for each connection |
 //! | `tally` | [`Tally`]: what is under way, from the moment it was accepted |
-//! | `door` | one socket, that can be closed for a while |
+//! | `door` | one socket, and [`Access`]: whether anybody is let in there |
 //! | `doors` | [`Doors`]: accepting in the runtime of a service, for what has little to do |
 //! | `workers` | [`Workers`]: threads that serve the public, each with a runtime of its own |
 //! | `pulse` | [`Pulse`]: whether those threads still turn |
@@ -30,6 +30,7 @@ use pingora::protocols::{GetSocketDigest as _, SocketDigest, Stream};
 use pingora::server::ShutdownWatch;
 use tokio::net::TcpStream;
 
+pub use door::Access;
 pub use doors::Doors;
 pub use pulse::Pulse;
 pub use tally::{Busy, Tally};

@@ -19,7 +19,7 @@ use tokio::runtime::{self, Handle, Runtime};
 use tokio::sync::{mpsc, watch};
 
 use super::door::Door;
-use super::{Application, Busy, Pulse, Tally, cannot_accept, transport};
+use super::{Access, Application, Busy, Pulse, Tally, cannot_accept, transport};
 
 /// Connections that wait for a thread to take them up. The kernel keeps what comes on top.
 const WAITING: usize = 256;
@@ -59,16 +59,15 @@ impl<A> Post<A> {
 }
 
 impl Workers {
-    /// Starts `threads` threads that serve `entrances`. Nothing is accepted while `closed` is
-    /// `true`: what comes waits in the kernel's queue. `arrivals` counts the sockets where
-    /// something is accepted, and the connections that were and have asked nothing yet.
+    /// Starts `threads` threads that serve `entrances`, as `access` says. `arrivals` counts the sockets
+    /// where something is accepted, and the connections that were and have asked nothing yet.
     ///
     /// # Errors
     /// A thread, a runtime or a socket cannot be set up.
     pub fn start<A: Application>(
         threads: usize,
         entrances: Vec<Entrance<A>>,
-        closed: &watch::Receiver<bool>,
+        access: &watch::Receiver<Access>,
         arrivals: &Tally,
         pulse: &Arc<Pulse>,
     ) -> io::Result<Self> {
@@ -89,7 +88,7 @@ impl Workers {
             let entries = entries.map(|entrance| {
                 let _entered = runtime.enter();
                 Ok(Entry {
-                    door: Door::new(entrance.listener, closed.clone(), arrivals.clone())?,
+                    door: Door::new(entrance.listener, access.clone(), arrivals.clone())?,
                     applications: entrance.applications,
                     posts: Arc::clone(&posts),
                     turn: 0,
@@ -148,6 +147,8 @@ async fn work<A: Application>(
     while let Some(accepted) = receiver.recv().await {
         accepted.serve(&stopped);
     }
+    // No door is open any more. Whoever is in stays.
+    std::future::pending().await
 }
 
 impl<A: Application> Accepted<A> {
@@ -183,7 +184,7 @@ struct Entry<A> {
 }
 
 impl<A: Application> Entry<A> {
-    /// Accepts for ever.
+    /// Accepts until the door is closed.
     async fn keep(mut self) {
         while let Some(accepted) = self.door.next().await {
             let assigned = match accepted {
@@ -270,8 +271,8 @@ mod tests {
         }
     }
 
-    /// The door is closed while a thread takes nothing up: what was accepted is served, what was
-    /// not stays in the kernel's queue.
+    /// The door is shut for a while when a thread takes nothing up: what was accepted is served, what
+    /// was not stays in the kernel's queue, and is served when the door is closed for good.
     #[test]
     fn who_was_let_in_stays_in_when_the_door_is_closed() {
         let listener = super::super::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
@@ -282,11 +283,11 @@ mod tests {
         };
         let (free, blocked) = (Arc::default(), Arc::default());
         let applications = vec![keeps(&free), keeps(&blocked)];
-        let (door, closed) = watch::channel(false);
+        let (door, access) = watch::channel(Access::Open);
         let (arrivals, pulse) = (Tally::default(), Arc::new(Pulse::new(2)));
         let block = blocked.lock();
         let entrances = vec![Entrance { listener, applications }];
-        let workers = Workers::start(2, entrances, &closed, &arrivals, &pulse).unwrap();
+        let workers = Workers::start(2, entrances, &access, &arrivals, &pulse).unwrap();
 
         let mut clients: Vec<Client> = Vec::new();
         let mut served = Vec::new();
@@ -300,7 +301,7 @@ mod tests {
             unchanged = if served.len() == before { unchanged + 1 } else { 0 };
             assert!(clients.len() < 4 * WAITING, "the door never waits");
         }
-        door.send_replace(true);
+        door.send_replace(Access::Paused);
         std::thread::sleep(Duration::from_millis(50));
         drop(block);
         wait_until(|| {
@@ -313,6 +314,12 @@ mod tests {
             assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
         }
         assert!(served.len() < clients.len(), "somebody came too late");
+        door.send_replace(Access::Closed);
+        wait_until(|| {
+            served.extend(keeping.try_iter());
+            served.len() == clients.len()
+        });
+        wait_until(|| Client::connect(address).is_err());
         drop(workers);
     }
 }

@@ -12,6 +12,7 @@ use pingora::proxy::Session as HttpSession;
 
 use super::{EngineRefusal, MAX_BODY};
 use crate::gateway::answer::Answer;
+use crate::gateway::front;
 
 /// From this size on the document server compresses an answer, in bytes.
 const COMPRESS_FROM: usize = 1024;
@@ -54,6 +55,7 @@ pub(super) async fn relay(
     body: Bytes,
 ) -> pingora::Result<()> {
     head.insert_header(header::CONTENT_LENGTH, body.len())?;
+    front::end_if_last(session);
     session.write_response_header(Box::new(head), body.is_empty()).await?;
     if !body.is_empty() {
         session.write_response_body(Some(body), true).await?;

@@ -37,6 +37,8 @@ pub struct Notifier {
     status: Mutex<String>,
     /// The manager was out of reach, and the log has it.
     unheard: AtomicBool,
+    /// Another process is the service: of this one the manager hears nothing more.
+    replaced: AtomicBool,
 }
 
 impl Notifier {
@@ -103,13 +105,18 @@ impl Notifier {
     }
 
     /// From now on another process is the service: the one that took the listeners over. It feeds
-    /// the watchdog, too, so it must not inherit `$WATCHDOG_PID`, which names this one.
+    /// the watchdog, too, so it must not inherit `$WATCHDOG_PID`, which names this one. The manager
+    /// takes no word from any but the main process, so this is the last one from here.
     pub fn main_pid(&self, pid: u32) {
         self.send(&[NotifyState::MainPid(pid)], None);
+        self.replaced.store(true, Ordering::Relaxed);
     }
 
     fn send(&self, states: &[NotifyState<'_>], status: Option<&str>) {
         let Some(socket) = &self.socket else { return };
+        if self.replaced.load(Ordering::Relaxed) {
+            return;
+        }
         let mut message: String = states.iter().map(|state| format!("{state}\n")).collect();
         if let Some(status) = status {
             // A line break would begin another message.
@@ -177,8 +184,6 @@ mod tests {
             assert_eq!(hear(&listener), "READY=1\nSTATUS=well READY=0\n", "{name:?}");
             notifier.alive();
             assert_eq!(hear(&listener), "WATCHDOG=1\n");
-            notifier.main_pid(77);
-            assert_eq!(hear(&listener), "MAINPID=77\n");
             notifier.still_at_it("draining");
             assert_eq!(hear(&listener), "EXTEND_TIMEOUT_USEC=10000000\nSTATUS=draining\n");
             notifier.reloading();
@@ -186,6 +191,12 @@ mod tests {
             let micros = told.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap();
             let micros: u128 = micros.lines().next().unwrap().parse().unwrap();
             assert!(micros > 0);
+            notifier.main_pid(77);
+            assert_eq!(hear(&listener), "MAINPID=77\n");
+            notifier.alive();
+            listener.set_nonblocking(true).unwrap();
+            let error = listener.recv(&mut [0; 64]).expect_err("the manager would warn of it");
+            assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
         }
         for wrong in ["", "relative", "vsock:2:1234"] {
             assert!(address(OsStr::new(wrong)).is_err(), "{wrong}");

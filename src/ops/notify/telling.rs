@@ -33,7 +33,7 @@ async fn tell_status(notifier: &Notifier, shared: &Shared) {
     loop {
         turn.tick().await;
         // While draining, whoever drains tells how far it is.
-        if !*shared.draining.borrow() {
+        if !shared.is_draining() {
             notifier.status(&status_text(shared, clock::now()));
         }
     }

@@ -44,8 +44,7 @@ pub struct Reporter {
 impl Reporter {
     /// Whether the gateway takes requests.
     pub fn state(&self) -> body::State {
-        let draining = *self.shared.draining.borrow();
-        match (draining, self.listening.load(Ordering::Acquire)) {
+        match (self.shared.is_draining(), self.listening.load(Ordering::Acquire)) {
             (true, _) => body::State::Draining,
             (false, false) => body::State::Starting,
             (false, true) => body::State::Ready,
