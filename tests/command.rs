@@ -10,6 +10,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use support::gateway::DEFAULT_LICENCE;
+use support::http::Connection;
 use support::raw_server::{Step, ok};
 use support::tokens::Algorithm;
 use support::{
@@ -26,6 +27,34 @@ fn is_the_gateways(answer: &Answer) -> bool {
         && answer.header("x-stand-in").is_none()
         && answer.json()["error"] == 0
         && answer.json()["license"]["connections"] == 2
+}
+
+/// RFC 9112, section 9.3: without a word of the client's, HTTP/1.0 connections end with the answer.
+#[tokio::test]
+async fn a_client_of_http_1_0_is_not_left_waiting() {
+    let server = StandIn::start().await;
+    let gateway = Gateway::before(&server).await;
+    let length = LICENSE.len();
+    let begin = "Host: docs\r\nContent-Type: application/json";
+    for (version, header, ends) in [
+        ("1.0", "", true),
+        ("1.0", "Connection: keep-alive\r\n", false),
+        ("1.1", "", false),
+        ("1.1", "Connection: close\r\n", true),
+    ] {
+        let mut connection = Connection::open(gateway.addr).await.unwrap();
+        let request = format!(
+            "POST {ASHX} HTTP/{version}\r\n{begin}\r\n{header}Content-Length: {length}\r\n\r\n{LICENSE}"
+        );
+        connection.write(request.as_bytes()).await.unwrap();
+        let answer = connection.read().await.unwrap();
+        assert!(is_the_gateways(&answer), "{version} {header}");
+        let expected = if ends { "close" } else { "keep-alive" };
+        assert_eq!(answer.header("connection"), Some(expected), "{version} {header}");
+        if ends {
+            assert_eq!(connection.read_to_end().await, b"", "{version} {header}");
+        }
+    }
 }
 
 #[tokio::test]
