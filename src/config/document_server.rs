@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use super::addresses::{ADDRESS, Address, PATH_PREFIX};
 use super::credentials;
+use super::errors::Problem;
+use super::own::{self, Listeners};
 use super::reader::{Once, Table};
 use super::settings::{BuildFacts, DocumentServer, TokenSecrets};
 use super::tls;
@@ -31,11 +33,21 @@ pub(super) fn built_in() -> DocumentServer {
     }
 }
 
+/// Reports the built-in addresses where they would be in force and are the gateway itself.
+pub(super) fn check_built_in(table: &Table<'_>, built_in: &DocumentServer, own: &Listeners) {
+    if table.has("addresses") {
+        return;
+    }
+    for what in built_in.addresses.iter().filter_map(|address| own.fault(address)) {
+        table.fail(Problem::Invalid { what, mend: own::MEND.to_owned() });
+    }
+}
+
 /// Reads the table; what it does not say is as in `base`.
-pub(super) fn read(mut table: Table<'_>, base: &DocumentServer) -> DocumentServer {
+pub(super) fn read(mut table: Table<'_>, base: &DocumentServer, own: &Listeners) -> DocumentServer {
     let timeouts = Duration::from_millis(1)..=LONGEST_TIMEOUT;
     let (addresses, over_tls) =
-        addresses(&mut table).unwrap_or_else(|| (base.addresses.clone(), base.tls.is_some()));
+        addresses(&mut table, own).unwrap_or_else(|| (base.addresses.clone(), base.tls.is_some()));
     let server = DocumentServer {
         addresses,
         tls: tls::upstream(&mut table, over_tls, base.tls.as_ref()),
@@ -63,7 +75,7 @@ pub(super) fn read(mut table: Table<'_>, base: &DocumentServer) -> DocumentServe
 }
 
 /// The addresses, and whether they are over TLS.
-fn addresses(table: &mut Table<'_>) -> Option<(Vec<String>, bool)> {
+fn addresses(table: &mut Table<'_>, own: &Listeners) -> Option<(Vec<String>, bool)> {
     let value = table.value("addresses")?;
     let items = value.items(ADDRESS.list_mend)?;
     if items.is_empty() {
@@ -75,6 +87,9 @@ fn addresses(table: &mut Table<'_>) -> Option<(Vec<String>, bool)> {
     let mut over_tls = None;
     for item in items {
         let Some(Address { authority, tls }) = item.read(&ADDRESS) else { continue };
+        if let Some(what) = own.fault(&authority) {
+            item.invalid(what, own::MEND);
+        }
         if *over_tls.get_or_insert(tls) != tls {
             item.invalid(
                 "some of the addresses are over TLS, and some are not",

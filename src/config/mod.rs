@@ -25,6 +25,7 @@ mod errors;
 mod files;
 mod fixed;
 mod licences;
+mod own;
 mod parts;
 mod reader;
 pub mod secret;
@@ -105,7 +106,10 @@ fn settings(source: &Source, folder: &Path, env: &Env, report: &Report) -> Setti
     let ops = sections::ops(root.table("ops"), &server);
     let admin = sections::admin(root.table("admin"), env, &server.state_directory);
     let built_in = document_server::built_in();
-    let document_server = document_server::read(root.table("document_server"), &built_in);
+    let own = own::Listeners::of(&server);
+    let table = root.table("document_server");
+    document_server::check_built_in(&table, &built_in, &own);
+    let document_server = document_server::read(table, &built_in, &own);
     let document_server = Arc::new(document_server);
     let enforcement = sections::enforcement(root.table("enforcement"));
     let store = store::store(root.table("store"), &server.state_directory);
@@ -129,6 +133,7 @@ fn settings(source: &Source, folder: &Path, env: &Env, report: &Report) -> Setti
 
     let defaults = tenants::Defaults {
         document_server: &document_server,
+        own: &own,
         policy: enforcement.policy,
         tls: server.tls.is_some(),
     };

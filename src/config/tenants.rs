@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::addresses::HOST_PATTERN;
 use super::credentials::{self, Many, Said};
 use super::document_server;
+use super::own::Listeners;
 use super::reader::{Once, Table};
 use super::sections;
 use super::settings::{DocumentServer, StatedCertificate, Tenant};
@@ -16,6 +17,7 @@ use crate::tenant::{DEFAULT_TENANT, Policy};
 /// What a tenant has where it says nothing.
 pub(super) struct Defaults<'a> {
     pub(super) document_server: &'a Arc<DocumentServer>,
+    pub(super) own: &'a Listeners,
     pub(super) policy: Policy,
     /// Whether there are TLS listeners.
     pub(super) tls: bool,
@@ -87,7 +89,7 @@ fn tenant(
         hosts: read_hosts(&mut table, hosts).unwrap_or_default(),
         licence: licence(&mut table, stated).unwrap_or_default().into(),
         policy: sections::policy(&mut table, defaults.policy),
-        document_server: read_document_server(&mut table, defaults.document_server),
+        document_server: read_document_server(&mut table, defaults),
     };
     check_hosts(&mut table, &tenant.hosts, certificate);
     table.finish();
@@ -153,7 +155,8 @@ fn licence(table: &mut Table<'_>, stated: &HashSet<Arc<str>>) -> Option<String> 
     Some(id)
 }
 
-fn read_document_server(table: &mut Table<'_>, base: &Arc<DocumentServer>) -> Arc<DocumentServer> {
+fn read_document_server(table: &mut Table<'_>, defaults: &Defaults<'_>) -> Arc<DocumentServer> {
+    let base = defaults.document_server;
     let said = credentials::read(table, "token_secret", "token_secret_file", Many::Several);
     let own = table.has("document_server");
     let sub = table.table("document_server");
@@ -168,5 +171,6 @@ fn read_document_server(table: &mut Table<'_>, base: &Arc<DocumentServer>) -> Ar
         );
     }
     let secrets = credentials::for_all(&said, &base.secrets);
-    Arc::new(document_server::read(sub, &DocumentServer { secrets, ..(**base).clone() }))
+    let base = DocumentServer { secrets, ..(**base).clone() };
+    Arc::new(document_server::read(sub, &base, defaults.own))
 }
