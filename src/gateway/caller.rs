@@ -11,6 +11,8 @@ use http::header::{self, HeaderName, HeaderValue};
 use ipnet::IpNet;
 use pingora::http::RequestHeader;
 
+use super::loops;
+
 /// The caller of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
@@ -106,7 +108,7 @@ impl Caller {
             let prefix = format!("{}{path_prefix}", outer.trim_end_matches('/'));
             request.insert_header(X_FORWARDED_PREFIX, prefix)?;
         }
-        Ok(())
+        loops::mark(request)
     }
 }
 

@@ -6,6 +6,7 @@
 //! | [`proxy_protocol`], [`tls`], [`http2`] | what a connection may begin with, and be |
 //! | [`proxy`] | the request pipeline: Pingora's hooks |
 //! | [`route`] | where a request belongs |
+//! | [`loops`] | requests that come back |
 //! | [`caller`] | who calls, and what the document server is told about it |
 //! | [`site`] | tenants, their licences, seats and document servers |
 //! | [`upstream`] | which document server, and whether it is well |
@@ -37,6 +38,7 @@ pub mod front;
 pub mod handshake;
 pub mod http2;
 pub mod judge;
+pub mod loops;
 pub mod polling;
 pub mod proxy;
 pub mod proxy_protocol;

@@ -33,6 +33,7 @@ use super::exchange::{self, Dispatcher};
 use super::front;
 use super::handshake;
 use super::http2::{self, TooManyHeaders};
+use super::loops;
 use super::relay;
 use super::route::{Route, check_target, target_path};
 use super::site::{Shared, Tenant};
@@ -219,6 +220,11 @@ impl ProxyHttp for Gateway {
                 return Ok(true);
             }
         };
+        if loops::has_passed(&request.headers) && !front::is_relayed() {
+            let path = path_for_log(session);
+            loops::refusal(&request.headers, &path, &tenant.name).send(session).await?;
+            return Ok(true);
+        }
         if context.route == Route::Guarded {
             if !self.is_operator(context.caller.client) {
                 return Self::guard(session).await;

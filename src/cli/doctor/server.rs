@@ -36,6 +36,11 @@ pub(super) async fn reached(server: &Server, settings: &DocumentServer) -> (Vec<
         found.extend(clock_of(name, answer.headers.get(http::header::DATE), clock::now()));
         return (found, true);
     }
+    if answer.status == http::StatusCode::LOOP_DETECTED {
+        let message = format!("{name} leads back to this gateway: {}", answer.told());
+        let mend = "name the document server's own address in [document_server] addresses";
+        return (vec![Finding::error(CHECK, message, mend)], false);
+    }
     // Perhaps it answers under a virtual path only.
     let own = (!settings.path_prefix.is_empty()).then_some(settings.path_prefix.as_str());
     for path in own.into_iter().chain(USUAL_PATHS) {
