@@ -381,6 +381,11 @@ async fn operators_reach_the_servers_own_pages() {
     ] {
         assert_eq!(call.send(gateway.addr).await.status, status, "{why}");
     }
+    // What one reader takes for their page, and another for a session.
+    for path in ["/doc/d/c/..%5c..%5c..%5cinfo", "/doc/d/c/%2e%2e/%2e%2e/%2e%2e/info"] {
+        let handshake = Call::get(format!("{path}?EIO=4&transport=polling")).from("127.0.0.9");
+        assert_eq!(handshake.send(gateway.addr).await.status, 403, "{path}");
+    }
 }
 
 #[tokio::test]

@@ -44,7 +44,9 @@ impl Listeners {
 fn leads_to(address: IpAddr, own: IpAddr) -> bool {
     let (address, own) = (address.to_canonical(), own.to_canonical());
     if own.is_unspecified() {
-        return address.is_loopback() || address.is_unspecified();
+        // A socket on [::] takes IPv4 as well; one on 0.0.0.0 takes nothing else.
+        let is_of_its_kind = own.is_ipv6() || address.is_ipv4();
+        return is_of_its_kind && (address.is_loopback() || address.is_unspecified());
     }
     // The system connects to itself where no address is named.
     match address {
@@ -75,6 +77,7 @@ mod tests {
             ("0.0.0.0:8080", "0.0.0.0:8080", true),
             ("0.0.0.0:8080", "localhost:8080", true),
             ("0.0.0.0:8080", "10.0.0.7:8080", false),
+            ("0.0.0.0:8080", "[::1]:8080", false),
             ("0.0.0.0:8080", "localhost.example:8080", false),
             ("[::]:8080", "127.0.0.1:8080", true),
             ("[::]:8080", "[::1]:8080", true),

@@ -35,7 +35,7 @@ use super::handshake;
 use super::http2::{self, TooManyHeaders};
 use super::loops;
 use super::relay;
-use super::route::{Route, check_target, target_path};
+use super::route::{self, Route, check_target, target_path};
 use super::site::{Shared, Tenant};
 use super::validate;
 use crate::listen::Busy;
@@ -226,7 +226,8 @@ impl ProxyHttp for Gateway {
             return Ok(true);
         }
         if context.route == Route::Guarded {
-            if !self.is_operator(context.caller.client) {
+            let is_plain = route::is_plain(target_path(request));
+            if !is_plain || !self.is_operator(context.caller.client) {
                 return Self::guard(session).await;
             }
             context.route = Route::Forward;

@@ -183,6 +183,12 @@ impl Router {
     }
 }
 
+/// Whether every reader reads a guarded path alike: what an operator may reach is what it says, and
+/// not a session that has another spelling.
+pub fn is_plain(path: &[u8]) -> bool {
+    !path.iter().any(|byte| matches!(byte, b'%' | b'\\')) && !has_dots(path)
+}
+
 /// The path of a request's target, without scheme, host and query.
 pub fn target_path(request: &RequestHeader) -> &[u8] {
     let target = origin_form(request.raw_path());

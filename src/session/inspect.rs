@@ -32,6 +32,9 @@ pub const REPLY_HOLD_LIMIT: usize = 64 * 1024 * 1024;
 /// The most bytes that wait on all connections of the process together, the texts made of them included.
 pub const HOLD_BUDGET: usize = 256 * 1024 * 1024;
 
+/// The most bytes of the server's acknowledgement of a CONNECT that are read; it has some forty.
+const CONNECT_LIMIT: usize = 1024;
+
 /// The close code of a page that is being left (RFC 6455, section 7.4.1).
 const GOING_AWAY: u16 = 1001;
 
@@ -108,6 +111,9 @@ pub struct Inspector {
     reading_text: bool,
     /// Whether it is the server's `error`.
     reading_error: bool,
+    /// Whether it is the server's acknowledgement of a CONNECT: it passes, and is read to its end,
+    /// however TCP cuts it.
+    reading_connect: bool,
     /// The first bytes of a close frame's payload: its code.
     close_code: u16,
     /// A whole close frame passed: no honest sender sends anything after it.
@@ -129,6 +135,7 @@ impl Inspector {
             frame: None,
             reading_text: false,
             reading_error: false,
+            reading_connect: false,
             close_code: 0,
             is_closed: false,
             held: Held::new(match sender {
@@ -241,6 +248,7 @@ impl Inspector {
                 self.treatment = Treatment::Undecided;
                 self.reading_text = true;
                 self.reading_error = false;
+                self.reading_connect = false;
             }
             Opcode::Binary => self.treatment = Treatment::Pass,
             Opcode::Close => self.close_code = 0,
@@ -263,13 +271,13 @@ impl Inspector {
         if head.opcode == Opcode::Close {
             self.read_close_code(payload, head.mask, offset);
         }
-        if !head.opcode.is_data() || self.treatment == Treatment::Pass {
+        if !head.opcode.is_data() || !self.is_read() {
             return Ok(false);
         }
         let mut buffer = [0; PIECE];
         let (mut rest, mut offset) = (payload, offset);
         let mut release = false;
-        while !rest.is_empty() && self.treatment != Treatment::Pass {
+        while !rest.is_empty() && self.is_read() {
             let mut taken = 0;
             if let (Treatment::Watch, Some(mask)) = (self.treatment, head.mask) {
                 taken = self.scanner.skip_masked(rest, Mask::new(mask, offset));
@@ -289,6 +297,11 @@ impl Inspector {
         Ok(release)
     }
 
+    /// Whether the rest of the open message is looked at.
+    fn is_read(&self) -> bool {
+        self.treatment != Treatment::Pass || self.reading_connect
+    }
+
     fn read_close_code(&mut self, payload: &[u8], mask: Option<[u8; 4]>, offset: u64) {
         for (at, byte) in (offset..2).zip(payload) {
             let mut plain = [*byte];
@@ -300,6 +313,13 @@ impl Inspector {
     }
 
     fn read_text(&mut self, plain: &[u8]) -> Result<bool, Violation> {
+        if self.reading_connect {
+            self.reading_connect = self.held.text().len() + plain.len() <= CONNECT_LIMIT;
+            if self.reading_connect {
+                self.held.extend_text(plain)?;
+            }
+            return Ok(false);
+        }
         if self.treatment == Treatment::Hold {
             self.held.extend_text(plain)?;
             // Read on: a second `type` would make it ambiguous.
@@ -335,12 +355,13 @@ impl Inspector {
                 } else {
                     Treatment::Pass
                 };
-                self.held.clear_text();
                 self.reading_error =
                     self.sender == Sender::Server && self.scanner.event() == Some(EventType::Error);
-                if self.sender == Sender::Server && plain.starts_with(b"40") {
-                    // The acknowledgement of a CONNECT, some forty bytes.
+                self.reading_connect = self.sender == Sender::Server && self.scanner.is_connect();
+                if self.reading_connect {
                     self.held.extend_text(plain)?;
+                } else {
+                    self.held.clear_text();
                 }
                 Ok(released)
             }

@@ -148,6 +148,11 @@ pub struct Session {
     overlapped: bool,
     /// Seats that such opens would have left.
     kept: Vec<Seat>,
+    /// The document server has taken the connection for a viewer before: when a lock is released it
+    /// repeats a reply of that time, perhaps long after.
+    was_viewer: bool,
+    /// The same of a live viewer.
+    was_live_viewer: bool,
     /// The id that the server gave to this connection with its CONNECT acknowledgement.
     connection_id: Option<String>,
     /// It ended while something was asked for it: the answer comes too late.
@@ -164,6 +169,8 @@ impl Session {
             failed: 0,
             overlapped: false,
             kept: Vec::new(),
+            was_viewer: false,
+            was_live_viewer: false,
             connection_id: None,
             ended: false,
         }
@@ -254,7 +261,7 @@ impl Session {
         }
         let held = self.seat();
         let under_way = self.pending.iter().filter_map(|pending| pending.seat.as_ref());
-        let has_it = held.into_iter().chain(under_way).any(|seat| {
+        let has_it = self.held().chain(under_way).any(|seat| {
             seat.class() == class
                 && *seat.occupant().user == *facts.user
                 && Arc::ptr_eq(seat.licence(), terms.seats)
@@ -387,7 +394,7 @@ impl Session {
     pub fn on_gave_up_editing(&mut self, terms: &Terms<'_>, ledger: &Ledger) {
         let editing = self.seat().is_some_and(|seat| seat.class() == SeatClass::Editor);
         if editing && self.pending.is_empty() && !self.overlapped {
-            self.holding = Holding::Viewer(ledger.viewer(terms.tenant));
+            self.become_viewer(terms, ledger);
         }
     }
 

@@ -57,7 +57,10 @@ impl Session {
                 let of_user = |pending: &Pending| pending.facts.user == *user;
                 let alike = |pending: &Pending| of_user(pending) && Some(pending.class) == decided;
                 let mut users = self.held().filter(|seat| *seat.occupant().user == *user);
-                let mut has_it = || users.any(|seat| Some(seat.class().session_class()) == decided);
+                let was_viewer = self.was_viewer && decided == Some(SessionClass::Viewer);
+                let mut has_it = || {
+                    was_viewer || users.any(|seat| Some(seat.class().session_class()) == decided)
+                };
                 match opens.iter().position(alike) {
                     Some(index) => index,
                     None if has_it() => return None,
@@ -68,6 +71,12 @@ impl Session {
         let answered = self.pending.remove(index);
         self.settle_failed();
         answered
+    }
+
+    /// The document server takes the connection for a viewer: what was held is free.
+    pub(super) fn become_viewer(&mut self, terms: &Terms<'_>, ledger: &Ledger) {
+        self.was_viewer = true;
+        self.holding = Holding::Viewer(ledger.viewer(terms.tenant));
     }
 
     /// Judges a reply to no open that waits: the server repeats its replies to everybody in a document
@@ -83,7 +92,7 @@ impl Session {
     }
 
     /// The seats of accepted opens, and those that may be.
-    fn held(&self) -> impl Iterator<Item = &Seat> {
+    pub(super) fn held(&self) -> impl Iterator<Item = &Seat> {
         self.seat().into_iter().chain(&self.kept)
     }
 
@@ -92,7 +101,7 @@ impl Session {
     pub fn on_open_failed(&mut self, terms: &Terms<'_>, ledger: &Ledger) {
         if self.pending.len() == 1 && !self.overlapped && !self.ended {
             self.pending.clear();
-            self.holding = Holding::Viewer(ledger.viewer(terms.tenant));
+            self.become_viewer(terms, ledger);
             return;
         }
         self.failed += 1;
@@ -196,9 +205,11 @@ impl Session {
     ) -> ReplyVerdict {
         match (pending.class, pending.seat) {
             (SessionClass::Viewer, _) => {
-                let keeps = self.overlapped && matches!(self.holding, Holding::Seat(_));
-                if !keeps {
-                    self.holding = Holding::Viewer(ledger.viewer(terms.tenant));
+                // It may be a reply of before, and the open one that the server let fall.
+                let may_be_old = self.was_viewer && self.own_entry(reply).is_some();
+                let is_unsure = self.overlapped || may_be_old;
+                if !(is_unsure && matches!(self.holding, Holding::Seat(_))) {
+                    self.become_viewer(terms, ledger);
                 }
                 match pending.notice {
                     Some(notice) => ReplyVerdict::Replace(reply.with_license_type(notice)),
@@ -209,12 +220,16 @@ impl Session {
             (_, Some(seat)) if seat.close_reason().is_some() => ReplyVerdict::Forbid,
             (SessionClass::Editor | SessionClass::LiveViewer, Some(seat)) => {
                 let verdict = confirm(&seat, reply, terms);
+                let is_live_viewer = seat.class() == SeatClass::LiveViewer;
+                let may_be_old =
+                    is_live_viewer && self.was_live_viewer && self.own_entry(reply).is_some();
                 let left = std::mem::replace(&mut self.holding, Holding::Seat(seat));
                 if let Holding::Seat(left) = left
-                    && self.overlapped
+                    && (self.overlapped || may_be_old)
                 {
                     self.kept.push(left);
                 }
+                self.was_live_viewer |= is_live_viewer;
                 verdict
             }
             (class @ (SessionClass::Editor | SessionClass::LiveViewer), None) => {

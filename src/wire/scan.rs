@@ -155,6 +155,11 @@ impl MessageScanner {
         self.body.event
     }
 
+    /// Whether the message is a Socket.IO CONNECT, as far as it is known.
+    pub fn is_connect(&self) -> bool {
+        matches!(self.phase, Phase::Settled(MessageKind::Connect))
+    }
+
     /// The kind of the message, which ends here.
     pub fn finish(&mut self) -> MessageKind {
         match self.phase {

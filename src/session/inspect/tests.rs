@@ -293,3 +293,37 @@ fn a_control_frame_between_fragments_lets_none_of_them_go() {
         assert_eq!((flow.taken, flow.event), (replaced.len(), None), "{cut}: one whole message");
     }
 }
+
+/// The server's words about a connection are found by the id in here.
+#[test]
+fn the_acknowledgement_of_a_connect_is_read_however_it_is_cut() {
+    let packet = br#"40{"sid":"aB3-_x","pid":"77"}"#;
+    for inner in 0..packet.len() {
+        let bytes = frames(Sender::Server, Opcode::Text, packet, &[inner]);
+        for outer in 0..bytes.len() {
+            let mut inspector = Inspector::new(Sender::Server);
+            let mut passed = Vec::new();
+            let mut told = 0;
+            let (first, second) = bytes.split_at(outer);
+            for piece in [first, second] {
+                let mut rest = piece;
+                loop {
+                    let flow = inspector.inspect(rest).unwrap();
+                    passed.append(inspector.released());
+                    passed.extend_from_slice(&rest[flow.pass.clone()]);
+                    rest = &rest[flow.taken..];
+                    match flow.event {
+                        Some(Event::Connected) => {
+                            assert_eq!(inspector.text(), packet, "{inner} {outer}");
+                            told += 1;
+                        }
+                        Some(event) => panic!("{event:?}"),
+                        None if rest.is_empty() => break,
+                        None => {}
+                    }
+                }
+            }
+            assert_eq!((told, &passed), (1, &bytes), "{inner} {outer}");
+        }
+    }
+}

@@ -129,6 +129,42 @@ fn a_reply_that_is_repeated_answers_no_other_open() {
     assert_eq!(session.seat().map(|seat| seat.occupant().user.to_string()).as_deref(), Some("v"));
 }
 
+/// The server repeats its replies to all in a document when a lock is released, with the list of
+/// participants of an earlier moment. It lets some opens fall without a word.
+#[test]
+fn a_reply_of_an_earlier_time_frees_no_seat_of_an_editor() {
+    for (live, class) in [(false, viewer("u")), (true, live_viewer("u"))] {
+        let desk = Desk::connections(1, 1);
+        let mut session = desk.session();
+        session.on_connected(CONNECTED);
+        passes(&desk, &mut session, &class);
+        let earlier = reply_as(true, live);
+        assert!(replies(&desk, &mut session, &earlier));
+        // It comes before the answer to an open that asks for more ...
+        passes(&desk, &mut session, &editor("u"));
+        assert!(replies(&desk, &mut session, &earlier));
+        assert_eq!(desk.used(SeatKind::EditorConnections), 1, "{live}");
+        assert!(replies(&desk, &mut session, &editing("u")), "an honest editor gets in");
+        assert_eq!(desk.used(SeatKind::EditorConnections), 1, "{live}");
+        // ... and after one for less that was never answered.
+        passes(&desk, &mut session, &class);
+        assert!(replies(&desk, &mut session, &earlier));
+        assert_eq!(desk.used(SeatKind::EditorConnections), 1, "{live}: it may still edit");
+        // Who goes to and fro has no more than one seat of a kind.
+        for _ in 0..4 {
+            passes(&desk, &mut session, &editor("u"));
+            assert!(replies(&desk, &mut session, &editing("u")));
+            passes(&desk, &mut session, &class);
+            assert!(replies(&desk, &mut session, &earlier));
+        }
+        assert_eq!(desk.used(SeatKind::EditorConnections), 1, "{live}");
+        assert!(desk.used(SeatKind::ViewerConnections) <= 1, "{live}");
+        session.end();
+        assert_eq!(desk.used(SeatKind::EditorConnections), 0, "{live}");
+        assert_eq!(desk.used(SeatKind::ViewerConnections), 0, "{live}");
+    }
+}
+
 #[test]
 fn an_open_told_twice_does_not_use_up_another_ones_reply() {
     let desk = Desk::connections(2, 1);
