@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::{Busy, Tally};
 
-/// Whether anybody is let in; for a [`Door`], and for whoever tells it.
+/// Whether anybody is let in at a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     Open,
