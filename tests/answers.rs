@@ -12,7 +12,8 @@ use support::gateway::{DEFAULT_LICENCE, EDITORS};
 use support::raw_server::Step;
 use support::wait::{eventually_within, within};
 use support::{
-    AuthReply, Call, Gateway, LicenceFile, Open, Poller, RawServer, Setup, StandIn, eventually,
+    AuthReply, Call, Gateway, Heard, LicenceFile, Open, Poller, RawServer, Setup, StandIn,
+    eventually,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -257,4 +258,33 @@ async fn another_licence_counts_what_runs_and_throws_nobody_out() {
     editor.goodbye().await;
     gateway.await_seats(EDITORS, 0.0).await;
     gateway.admit(&Open::editor("d", "new")).await;
+}
+
+/// A value of a client's stands in the server's replies, some levels deeper than the client wrote it.
+#[tokio::test]
+async fn a_reply_is_judged_however_deep_it_is() {
+    // Too deep for a reader of JSON that is a test's.
+    let is_yes =
+        |heard: &Heard| matches!(heard, Heard::Text(text) if text.contains(r#""result":1"#));
+    for depth in [500, 600] {
+        let server = StandIn::start().await;
+        let deep = (0..depth).fold(json!("x"), |inner, _| json!([inner]));
+        server.add_to_replies(json!({"messages": [{"message": deep}]}));
+        let gateway = Gateway::users(&server, 2, 0).await;
+        let first = Open::editor("d", "first");
+        let mut editor = gateway.dial("d").connect().await;
+        editor.greet(&first).await;
+        editor.send(&first.auth_packet()).await.unwrap();
+        while !is_yes(&editor.hear().await) {}
+        let second = Open::editor("d", "second");
+        let mut poller = Poller::connect(gateway.addr, "d").await;
+        poller.greet(&second).await;
+        poller.post(&[&second.auth_packet()]).await;
+        while !is_yes(&poller.hear().await) {}
+        gateway.refuse(&Open::editor("d", "third")).await;
+        editor.goodbye().await;
+        assert_eq!(poller.post(&["41", "1"]).await.text(), "ok");
+        gateway.await_connections("websocket", 0.0).await;
+        assert_eq!(gateway.seats("default", "editor_users").await, 2.0, "{depth}: counted");
+    }
 }

@@ -323,10 +323,7 @@ impl Inspector {
         if self.treatment == Treatment::Hold {
             self.held.extend_text(plain)?;
             // Read on: a second `type` would make it ambiguous.
-            return match self.scanner.feed(plain) {
-                Progress::Malformed => Err(Violation::Ambiguous),
-                Progress::Undecided | Progress::Harmless { .. } | Progress::Auth => Ok(false),
-            };
+            return self.read_on(plain);
         }
         // Of what the server says no more is read than it takes to know what it is: a fault behind that
         // must not count or not as TCP cut the bytes.
@@ -342,10 +339,7 @@ impl Inspector {
             Progress::Auth => {
                 self.held.extend_text(plain)?;
                 self.treatment = Treatment::Hold;
-                match self.scanner.feed(rest) {
-                    Progress::Malformed => Err(Violation::Ambiguous),
-                    Progress::Undecided | Progress::Harmless { .. } | Progress::Auth => Ok(false),
-                }
+                self.read_on(rest)
             }
             Progress::Harmless { watch } => {
                 let released = self.treatment == Treatment::Undecided;
@@ -369,6 +363,16 @@ impl Inspector {
         }
     }
 
+    /// Reads more of a message that is an `auth` so far.
+    fn read_on(&mut self, plain: &[u8]) -> Result<bool, Violation> {
+        match self.scanner.feed(plain) {
+            // The server's is judged all the same: what clients wrote stands in it, and deeper than they
+            // wrote it.
+            Progress::Malformed if self.sender == Sender::Client => Err(Violation::Ambiguous),
+            _ => Ok(false),
+        }
+    }
+
     fn end_frame(&mut self, head: FrameHead) -> Result<Option<Event>, Violation> {
         match head.opcode {
             Opcode::Close => {
@@ -386,7 +390,7 @@ impl Inspector {
         if !std::mem::take(&mut self.reading_text) {
             return Ok(None);
         }
-        self.treatment = Treatment::Pass;
+        let was_held = std::mem::replace(&mut self.treatment, Treatment::Pass) == Treatment::Hold;
         if self.reading_error {
             return Ok(Some(Event::OpenFailed));
         }
@@ -404,6 +408,10 @@ impl Inspector {
             MessageKind::Disconnect => Ok(Some(Event::Goodbye)),
             MessageKind::Upgrade if self.sender == Sender::Client => Ok(Some(Event::Upgraded)),
             MessageKind::Malformed if self.sender == Sender::Client => Err(Violation::Ambiguous),
+            MessageKind::Malformed if was_held => {
+                self.treatment = Treatment::Hold;
+                Ok(Some(Event::Auth))
+            }
             _ => Ok(None),
         }
     }

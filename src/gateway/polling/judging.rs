@@ -9,7 +9,7 @@ use crate::clock;
 use crate::gateway::judge::{self, Reply};
 use crate::session::Verdict;
 use crate::session::inspect::HOLD_LIMIT;
-use crate::wire::coauthoring::DisconnectCode;
+use crate::wire::coauthoring::{AuthReply, DisconnectCode};
 use crate::wire::packet::{EventType, MessageKind};
 use crate::wire::payload;
 
@@ -45,8 +45,7 @@ impl Polling<'_> {
         let mut replaced: Vec<(usize, Vec<u8>)> = Vec::new();
         for (index, (packet, kind)) in payload::packets(&body).enumerate() {
             match kind {
-                MessageKind::Event(EventType::Auth)
-                | MessageKind::BinaryEvent { event: EventType::Auth, .. } => {
+                _ if is_auth(kind) => {
                     // No editor opens anything after its goodbye.
                     if packet.len() > HOLD_LIMIT || effects.ended {
                         return Err(DisconnectCode::AccessDenied);
@@ -93,9 +92,11 @@ impl Polling<'_> {
         let tenant = self.shared.present(&polled.tenant);
         let mut replaced: Vec<(usize, Vec<u8>)> = Vec::new();
         for (index, (packet, kind)) in payload::packets(&body).enumerate() {
+            // Clients' words stand in it, and deeper than they wrote them: what is read as a reply is one.
+            let is_odd_reply =
+                || kind == MessageKind::Malformed && AuthReply::parse(packet).is_ok();
             match kind {
-                MessageKind::Event(EventType::Auth)
-                | MessageKind::BinaryEvent { event: EventType::Auth, .. } => {
+                _ if is_auth(kind) || is_odd_reply() => {
                     let session = &polled.session;
                     match judge::reply(self.shared, &tenant, session, packet).await {
                         Reply::Pass => {}
@@ -117,6 +118,14 @@ impl Polling<'_> {
         }
         Some(with_replaced(body, &replaced))
     }
+}
+
+fn is_auth(kind: MessageKind) -> bool {
+    matches!(
+        kind,
+        MessageKind::Event(EventType::Auth)
+            | MessageKind::BinaryEvent { event: EventType::Auth, .. }
+    )
 }
 
 /// The body with some of its packets replaced.
