@@ -9,6 +9,10 @@ use tokio::sync::watch;
 
 use super::{Busy, Tally};
 
+/// How many of those who wait already are let in when a door is closed for good: another process may
+/// have the socket as well, and somebody wait there all the time.
+const LAST: usize = 4_096;
+
 /// Whether anybody is let in at a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -26,6 +30,8 @@ pub(super) struct Door {
     arrivals: Tally,
     /// Counts the door while it is open: somebody may just be coming in.
     open: Option<Busy>,
+    /// How many are still let in once it is closed for good.
+    last: usize,
 }
 
 impl Door {
@@ -39,7 +45,7 @@ impl Door {
         arrivals: Tally,
     ) -> io::Result<Self> {
         let listener = TcpListener::from_std(listener)?;
-        Ok(Self { listener, access, arrivals, open: None })
+        Ok(Self { listener, access, arrivals, open: None, last: LAST })
     }
 
     /// The next connection, and what counts it from its acceptance on; `None` if there will be none.
@@ -66,7 +72,8 @@ impl Door {
     }
 
     /// One that waits already.
-    fn last(&self) -> Option<io::Result<(TcpStream, SocketAddr, Busy)>> {
+    fn last(&mut self) -> Option<io::Result<(TcpStream, SocketAddr, Busy)>> {
+        self.last = self.last.checked_sub(1)?;
         // Asked of the kernel itself: the runtime may not know yet that somebody waits.
         let (socket, peer) = SockRef::from(&self.listener).accept().ok()?;
         let take = || {
