@@ -170,6 +170,33 @@ async fn an_answer_before_its_time_reaches_the_client() {
     }
 }
 
+/// A connection that is closed with bytes unread is reset, and takes an answer with it that the client
+/// has not read yet.
+#[tokio::test]
+async fn a_client_that_sends_all_before_it_reads_hears_why_it_was_refused() {
+    let server = StandIn::start().await;
+    let setup = Setup::before(server.addr).set("document_server.command_body_limit", "64KiB");
+    let gateway = setup.start().await;
+    for length in [70_000, 3_000_000, 30_000_000] {
+        let mut client = TcpStream::connect(gateway.addr).await.unwrap();
+        let head = format!("POST /command HTTP/1.1\r\nHost: d\r\nContent-Length: {length}\r\n\r\n");
+        client.write_all(head.as_bytes()).await.unwrap();
+        let sent = client.write_all(&vec![b'x'; length]).await;
+        sent.unwrap_or_else(|error| panic!("{length}: {error}"));
+        let mut heard = String::new();
+        within("the answer", client.read_to_string(&mut heard)).await.unwrap();
+        assert!(heard.starts_with("HTTP/1.1 413 "), "{length}: {heard}");
+    }
+    // Nor does it wait for one that sends nothing.
+    let mut client = TcpStream::connect(gateway.addr).await.unwrap();
+    let head = "POST /command HTTP/1.1\r\nHost: d\r\nContent-Length: 70000\r\n\r\n";
+    client.write_all(head.as_bytes()).await.unwrap();
+    let began = Instant::now();
+    let mut heard = String::new();
+    within("the answer", client.read_to_string(&mut heard)).await.unwrap();
+    assert!(heard.starts_with("HTTP/1.1 413 ") && began.elapsed() < Duration::from_secs(3));
+}
+
 #[tokio::test]
 async fn interim_answers_before_a_handshakes_are_skipped() {
     let server = RawServer::start(|request| {

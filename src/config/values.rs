@@ -192,7 +192,7 @@ pub(super) const BUILD_DATE: Kind<String> =
         text.parse::<Timestamp>().map(|at| format!("{at:.3}")).map_err(|_| Fault::PLAIN)
     });
 
-/// `tracing`'s filter syntax, but that a module stands with its level.
+/// `tracing`'s filter syntax, but that the name of another crate stands with its level.
 pub(super) const LOG_FILTER: Kind<String> = kind(
     "a log filter",
     "write a level (error, warn, info, debug, trace, off) or \"info,seatgate=debug\"",
@@ -206,6 +206,8 @@ pub(super) const LOG_FILTER: Kind<String> = kind(
         // "verbose", and log nothing.
         let is_directive = |word: &str| {
             word.contains(['=', '['])
+                || word == "seatgate"
+                || word.contains("::")
                 || word.parse::<tracing_subscriber::filter::LevelFilter>().is_ok()
         };
         if words().next().is_none() {
@@ -333,6 +335,8 @@ mod tests {
             "seatgate::session=trace",
             "info,seatgate=debug",
             "seatgate=off,warn,",
+            "warn,seatgate::gateway",
+            "seatgate",
             "info,seatgate[request{path=/x}]=debug",
             "[request]=trace",
         ] {
@@ -353,7 +357,6 @@ mod tests {
             "notice",
             "none",
             "all",
-            "seatgate",
             "info,verbose",
             "debgu,seatgate=info",
             "seatgate=loud",

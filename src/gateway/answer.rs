@@ -1,11 +1,18 @@
 //! Answers of the gateway's own: JSON for programs, a short page for people.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 use pingora::http::ResponseHeader;
+use pingora::protocols::http::ServerSession;
 use pingora::proxy::Session;
+use tokio::time::timeout;
 
 use super::front;
+
+/// How long a client may go on sending a body that nobody reads, after the answer.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// An answer that is whole before it is sent.
 #[derive(Clone, Debug)]
@@ -66,7 +73,21 @@ impl Answer {
         if !bodiless {
             session.write_response_body(Some(self.body), true).await?;
         }
+        if session.get_keepalive().is_none() {
+            linger(session).await;
+        }
         Ok(())
+    }
+}
+
+/// Ends our side of a connection and reads what the client still sends (RFC 9112, section 9.6): a
+/// connection that is closed with bytes unread is reset, and the answer can be lost with it.
+async fn linger(session: &mut Session) {
+    if let ServerSession::H1(session) = session.as_downstream_mut()
+        && !session.is_body_done()
+    {
+        session.shutdown().await;
+        let _ = timeout(LINGER, session.drain_request_body()).await;
     }
 }
 
