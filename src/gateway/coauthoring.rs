@@ -16,7 +16,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{Instrument as _, Span};
 
 use super::aside::Aside;
@@ -111,6 +111,7 @@ impl Connection {
             counted,
             encrypted: self.encrypted,
             upgraded: false,
+            alarm: None,
             client_said_goodbye: false,
             server_said_goodbye: false,
         };
@@ -134,13 +135,24 @@ struct Driver<C, S> {
     encrypted: bool,
     /// The WebSocket has taken the session over from polling.
     upgraded: bool,
+    alarm: Option<Alarm>,
     client_said_goodbye: bool,
     server_said_goodbye: bool,
+}
+
+/// What the driver looks after at a time.
+#[derive(Clone, Copy)]
+enum Alarm {
+    /// What the client saves waits, until then at the latest; look at `at`.
+    Save { at: Instant, until: Instant },
+    /// The server closed its WebSocket, and waits for the client's close frame.
+    Closed { at: Instant },
 }
 
 /// What woke the driver.
 enum Wake {
     Pump(PumpEvent),
+    Alarm(Alarm),
     Closed(CloseReason),
     /// Its tenant has another licence now.
     Moved,
@@ -168,6 +180,8 @@ where
     async fn on_wake(&mut self, wake: Wake) -> Option<End> {
         match wake {
             Wake::Pump(event) => self.on_event(event).await,
+            Wake::Alarm(Alarm::Save { until, .. }) => self.on_save(until),
+            Wake::Alarm(Alarm::Closed { .. }) => Some(self.finish_after(Peer::Server).await),
             Wake::Moved => {
                 rehome(&self.shared, &self.shared.present(&self.tenant), &self.session).await;
                 None
@@ -203,6 +217,7 @@ where
                     Call::Move => Wake::Moved,
                 },
                 () = refused(self.upgrades.as_ref()) => Wake::Refused,
+                alarm = due(self.alarm) => Wake::Alarm(alarm),
                 _ = self.closing.wait_for(|closing| *closing) => Wake::Closing,
             }
         });
@@ -252,9 +267,19 @@ where
                 self.session.lock().on_open_failed(&terms, &self.shared.ledger);
                 None
             }
-            PumpEvent::Inspected(Peer::Client, Event::OpenFailed) => None,
+            PumpEvent::Inspected(Peer::Client, Event::Save) => {
+                self.pump.pause(Peer::Client, true);
+                self.on_save(Instant::now() + judge::SAVES_WAIT)
+            }
+            PumpEvent::Inspected(Peer::Server, Event::Closed) => {
+                self.alarm = Some(Alarm::Closed { at: Instant::now() + LINGER });
+                None
+            }
+            PumpEvent::Inspected(Peer::Client, Event::OpenFailed | Event::Closed)
+            | PumpEvent::Inspected(Peer::Server, Event::Save) => None,
             PumpEvent::Inspected(Peer::Client, Event::Upgraded) => {
                 self.upgraded = true;
+                self.hold_saves();
                 if self.counted.is_none() {
                     self.counted = Some(self.shared.metrics.websocket());
                 }
@@ -308,6 +333,31 @@ where
                 return Some(End::Refused);
             }
         }
+        self.hold_saves();
+        None
+    }
+
+    /// Has what the client saves wait, if it has to.
+    fn hold_saves(&mut self) -> bool {
+        let wait = judge::saves_wait(&self.shared.present(&self.tenant), &self.session);
+        self.pump.inspect.client.hold_saves(wait);
+        wait
+    }
+
+    /// What the client saves waits: it passes, or waits on.
+    fn on_save(&mut self, until: Instant) -> Option<End> {
+        let now = Instant::now();
+        self.alarm = None;
+        if !self.hold_saves() {
+            self.pump.inspect.client.pass_held();
+            self.pump.pause(Peer::Client, false);
+            return None;
+        }
+        if now >= until {
+            tracing::info!("the client saves, and its open is not answered");
+            return Some(End::TimedOut);
+        }
+        self.alarm = Some(Alarm::Save { at: now + judge::SAVES_LOOK, until });
         None
     }
 
@@ -326,7 +376,11 @@ where
                 return Some(End::Violation);
             }
         }
-        None
+        match self.alarm {
+            // At once: the client may be gone, and what it saved is not to go with it.
+            Some(Alarm::Save { until, .. }) => self.on_save(until),
+            Some(Alarm::Closed { .. }) | None => None,
+        }
     }
 
     async fn on_violation(&mut self, violation: Violation) -> End {
@@ -343,6 +397,17 @@ where
     /// Whether the WebSocket was opened for a session that still goes on by polling.
     fn is_probing(&self) -> bool {
         self.upgrades.is_some() && !self.upgraded
+    }
+}
+
+/// Waits for an alarm's time; for ever without one.
+async fn due(alarm: Option<Alarm>) -> Alarm {
+    match alarm {
+        Some(alarm @ (Alarm::Save { at, .. } | Alarm::Closed { at })) => {
+            sleep_until(at).await;
+            alarm
+        }
+        None => std::future::pending().await,
     }
 }
 

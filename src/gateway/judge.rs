@@ -20,6 +20,13 @@ use crate::session::{
 };
 use crate::tenant::Mode;
 
+/// How long what a client saves waits for the server's reply to an open. Who reads it has it at once,
+/// and the server waits half a minute for a client that does not tell that it has the changes so far.
+pub const SAVES_WAIT: Duration = Duration::from_secs(60);
+
+/// How often it is looked whether it still has to.
+pub const SAVES_LOOK: Duration = Duration::from_millis(50);
+
 /// How long a connection stands still for the store.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -87,11 +94,9 @@ pub async fn reply(
         ReplyVerdict::Pass => Reply::Pass,
         ReplyVerdict::Replace(text) => Reply::Replace(text),
         ReplyVerdict::Settle(settlement) => {
-            if settle(shared, tenant, settlement).await {
-                Reply::Pass
-            } else {
-                Reply::Refuse
-            }
+            let settled = settle(shared, tenant, settlement).await;
+            session.lock().on_settled();
+            if settled { Reply::Pass } else { Reply::Refuse }
         }
         ReplyVerdict::Forbid => {
             tracing::warn!("the document server accepted an open that nobody judged");
@@ -104,6 +109,11 @@ pub async fn reply(
         rehome(shared, tenant, session).await;
     }
     reply
+}
+
+/// Whether what the client saves has to wait for the server's reply to an open.
+pub fn saves_wait(tenant: &Tenant, session: &Mutex<Session>) -> bool {
+    tenant.policy.mode == Mode::Enforce && session.lock().awaits_counting()
 }
 
 /// Counts a decision about an open, and logs it.

@@ -96,6 +96,8 @@ struct Lane {
     unread: Vec<u8>,
     /// The source sent its last byte, or is not to be read any more.
     ended: bool,
+    /// The source is not to be read for now.
+    paused: bool,
     /// The sink must still be flushed.
     unflushed: bool,
     /// Whether bytes were read, or taken by the sink, since the last tick.
@@ -195,6 +197,14 @@ where
         lane.backlog.extend_from_slice(bytes);
     }
 
+    /// Reads from that peer, or not for now: what it sent waits in the sockets.
+    pub fn pause(&mut self, from: Peer, paused: bool) {
+        match from {
+            Peer::Client => self.upward.paused = paused,
+            Peer::Server => self.downward.paused = paused,
+        }
+    }
+
     /// Reads no more from that peer; what it sent and was not inspected yet is forgotten.
     pub fn stop_reading(&mut self, from: Peer) {
         let lane = match from {
@@ -281,11 +291,12 @@ impl Lane {
         loop {
             // What an answered event set free.
             self.backlog.append(inspect.released(from));
-            let waits = !self.unread.is_empty() && self.backlog.len() < TOGETHER;
+            let has_unread = !self.unread.is_empty() && !self.paused;
+            let waits = has_unread && self.backlog.len() < TOGETHER;
             if !waits && let Err(error) = ready!(self.poll_flush(sink, context)) {
                 return Poll::Ready(PumpEvent::Broken(to, error));
             }
-            if !self.unread.is_empty() {
+            if has_unread {
                 let unread = std::mem::take(&mut self.unread);
                 match self.pass_on(from, &unread, inspect, sink, context) {
                     Ok(None) => continue,
@@ -293,7 +304,7 @@ impl Lane {
                     Err(error) => return Poll::Ready(PumpEvent::Broken(to, error)),
                 }
             }
-            if self.ended {
+            if self.ended || self.paused {
                 return Poll::Pending;
             }
             let event = READ_BUFFER.with_borrow_mut(|buffer| {
@@ -362,7 +373,8 @@ impl Lane {
         let rest = input.get(flow.taken..).unwrap_or_default();
         let released = inspect.released(from);
         // What is only to be noted is done with at once, and the rest comes along.
-        let goes_on = flow.event.is_some_and(|event| event != Event::Auth) && !rest.is_empty();
+        let is_noted = |event| !matches!(event, Event::Auth | Event::Save);
+        let goes_on = flow.event.is_some_and(is_noted) && !rest.is_empty();
         if released.is_empty() && !self.owes() && !goes_on {
             let written = match pass.is_empty() {
                 true => 0,

@@ -179,6 +179,12 @@ impl Seat {
         self.licence.is_established(self.sitting.id)
     }
 
+    /// Whether the licence counts users, and the seat's one takes a place that is recorded nowhere
+    /// yet: if the session ended now, nobody would have been counted.
+    pub fn is_unrecorded(&self) -> bool {
+        self.licence.is_unrecorded(self.sitting.class, &self.sitting.occupant.user)
+    }
+
     /// The licence that the seat belongs to.
     pub fn licence(&self) -> &Arc<LicenceSeats> {
         &self.licence

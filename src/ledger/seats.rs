@@ -240,6 +240,19 @@ impl LicenceSeats {
         known
     }
 
+    pub(super) fn is_unrecorded(&self, class: SeatClass, user: &str) -> bool {
+        let hash = self.hash_user(user);
+        self.state.lock().users.of(class).is_unrecorded(hash, user)
+    }
+
+    /// The seat of the user's session of that id, if a connection of this process is on it.
+    pub fn connected(&self, session_id: &str, user: &str) -> Option<(SeatId, SeatClass)> {
+        let session = self.session(Some(session_id), user)?;
+        let state = self.state.lock();
+        let held = state.get(state.of_session(&session, user)?)?;
+        held.kept_until.is_none().then_some((held.sitting.id, held.sitting.class))
+    }
+
     /// An operator stops counting a user; `true` if they were counted. Whoever works goes on,
     /// and an open under way stays in reserve. The caller takes the user out of the store.
     pub fn release_user(&self, class: SeatClass, user: &str, now: Timestamp) -> bool {

@@ -152,6 +152,16 @@ impl UserSet {
             .is_some_and(|(_, found)| found.holders > 0 || found.expires > self.clock)
     }
 
+    /// Whether the user takes a seat that a crash would forget.
+    pub(super) fn is_unrecorded(&self, hash: u32, user: &str) -> bool {
+        self.takes(hash, user)
+            && self
+                .table
+                .find(hash, user)
+                .and_then(|row| self.table.get(row))
+                .is_some_and(|(_, found)| found.durable <= self.clock)
+    }
+
     /// Whether the seat that `row` takes is there for one open under way only, of another user.
     pub(super) fn is_reserve_of_one_other_than(&self, row: Row, user: &str) -> bool {
         self.table.get(row).is_some_and(|(name, found)| {

@@ -67,6 +67,11 @@ pub enum Event {
     Connected,
     /// The WebSocket has taken over a session that began by polling.
     Upgraded,
+    /// A whole `saveChanges` of the client is withheld ([`Inspector::hold_saves`]). Answer with
+    /// [`Inspector::pass_held`], sooner or later.
+    Save,
+    /// The server's close frame passed: what is left is its client's, and the end of the stream.
+    Closed,
     /// The client gives up editing and stays as a viewer (`{"type":"close"}`).
     GaveUpEditing,
     /// The server answered an `auth` with an `error`.
@@ -118,6 +123,8 @@ pub struct Inspector {
     close_code: u16,
     /// A whole close frame passed: no honest sender sends anything after it.
     is_closed: bool,
+    /// Whether what a client saves waits for a decision.
+    holds_saves: bool,
     /// Raw bytes that are withheld, in order, and the unmasked text of their message so far.
     held: Held,
     /// Raw bytes that were withheld and may now pass, before the present input's.
@@ -138,6 +145,7 @@ impl Inspector {
             reading_connect: false,
             close_code: 0,
             is_closed: false,
+            holds_saves: false,
             held: Held::new(match sender {
                 Sender::Client => HOLD_LIMIT,
                 Sender::Server => REPLY_HOLD_LIMIT,
@@ -232,6 +240,11 @@ impl Inspector {
             Treatment::Undecided | Treatment::Hold => true,
             Treatment::Pass | Treatment::Watch => self.decoder.is_between_messages(),
         }
+    }
+
+    /// Withholds what the client saves from here on, or does so no more.
+    pub fn hold_saves(&mut self, hold: bool) {
+        self.holds_saves = hold;
     }
 
     /// Whether the sender's close frame passed (RFC 6455, section 5.5.1).
@@ -341,6 +354,11 @@ impl Inspector {
                 self.treatment = Treatment::Hold;
                 self.read_on(rest)
             }
+            Progress::Harmless { .. } if self.is_save_to_hold() => {
+                self.held.extend_text(plain)?;
+                self.treatment = Treatment::Hold;
+                Ok(false)
+            }
             Progress::Harmless { watch } => {
                 let released = self.treatment == Treatment::Undecided;
                 // What the server itself sends is not written to deceive.
@@ -363,7 +381,14 @@ impl Inspector {
         }
     }
 
-    /// Reads more of a message that is an `auth` so far.
+    /// Whether the open message, whose type is known, is one that [`Self::hold_saves`] means.
+    fn is_save_to_hold(&self) -> bool {
+        self.holds_saves
+            && self.sender == Sender::Client
+            && self.scanner.event() == Some(EventType::SaveChanges)
+    }
+
+    /// Reads more of a message that is withheld.
     fn read_on(&mut self, plain: &[u8]) -> Result<bool, Violation> {
         match self.scanner.feed(plain) {
             // The server's is judged all the same: what clients wrote stands in it, and deeper than they
@@ -378,10 +403,11 @@ impl Inspector {
             Opcode::Close => {
                 // One that waits behind an unfinished message never reaches the other side.
                 self.is_closed = self.may_pass_frame();
-                let leaves = self.sender == Sender::Client
-                    && self.close_code == GOING_AWAY
-                    && self.is_closed;
-                return Ok(leaves.then_some(Event::Goodbye));
+                return Ok(match self.sender {
+                    _ if !self.is_closed => None,
+                    Sender::Client => (self.close_code == GOING_AWAY).then_some(Event::Goodbye),
+                    Sender::Server => Some(Event::Closed),
+                });
             }
             Opcode::Ping | Opcode::Pong => return Ok(None),
             Opcode::Continuation | Opcode::Text | Opcode::Binary if !head.fin => return Ok(None),
@@ -399,6 +425,13 @@ impl Inspector {
             | MessageKind::BinaryEvent { event: EventType::Auth, .. } => {
                 self.treatment = Treatment::Hold;
                 Ok(Some(Event::Auth))
+            }
+            MessageKind::Event(EventType::SaveChanges)
+            | MessageKind::BinaryEvent { event: EventType::SaveChanges, .. }
+                if was_held =>
+            {
+                self.treatment = Treatment::Hold;
+                Ok(Some(Event::Save))
             }
             // A binary `close` takes effect with its last attachment, which may never come.
             MessageKind::Event(EventType::Close) if self.sender == Sender::Client => {

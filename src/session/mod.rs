@@ -76,6 +76,8 @@ struct Pending {
     facts: SessionFacts,
     /// The seat it needs, unless the present one will do.
     seat: Option<Seat>,
+    /// Its seat is another connection's until the document server accepts it.
+    takes_over: bool,
     /// The `licenseType` that tells the editor why it is view-only.
     notice: Option<u8>,
 }
@@ -112,12 +114,15 @@ pub enum Judged {
     Ask(Box<Opening>),
 }
 
-/// A reply to an open that the server took for more than it was counted as.
+/// A reply to an open that has no seat yet: the server took it for more than it was counted as, or it
+/// is to have another connection's.
 #[derive(Debug)]
 #[must_use = "whoever decides about seats is to be asked"]
 pub struct Correction {
     opening: Opening,
     pending: Pending,
+    /// The server took it for another.
+    is_another: bool,
 }
 
 impl Correction {
@@ -153,6 +158,8 @@ pub struct Session {
     was_viewer: bool,
     /// The same of a live viewer.
     was_live_viewer: bool,
+    /// An accepted user is being recorded.
+    settling: bool,
     /// The id that the server gave to this connection with its CONNECT acknowledgement.
     connection_id: Option<String>,
     /// It ended while something was asked for it: the answer comes too late.
@@ -171,6 +178,7 @@ impl Session {
             kept: Vec::new(),
             was_viewer: false,
             was_live_viewer: false,
+            settling: false,
             connection_id: None,
             ended: false,
         }
@@ -206,6 +214,27 @@ impl Session {
         self.seats().map(Seat::watch).collect()
     }
 
+    /// Whether what the client saves has to wait: an open is under way whose user is counted, or whose
+    /// seat is taken, only with the server's reply. The server lets its client write before that, and
+    /// one that leaves without having read the reply would have been counted by nobody.
+    pub fn awaits_counting(&self) -> bool {
+        let is_unrecorded = |seat: &Seat| seat.is_unrecorded();
+        self.settling
+            || self.pending.iter().any(|pending| {
+                pending.takes_over || pending.seat.as_ref().is_some_and(is_unrecorded)
+            })
+    }
+
+    /// Whether it is over: nothing is held for it, and nothing is to be.
+    pub fn is_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// The user of an accepted open is recorded, or is not to be.
+    pub fn on_settled(&mut self) {
+        self.settling = false;
+    }
+
     /// Judges an `auth` of the client.
     pub fn on_auth(&mut self, text: &[u8], terms: &Terms<'_>) -> Judged {
         let message = match AuthMessage::parse(text) {
@@ -213,8 +242,8 @@ impl Session {
             Ok(AuthPacket::Auth(message)) => message,
             Err(error) => return Judged::Done(unreadable(&error)),
         };
-        let claims = match verify(&message, terms) {
-            Ok(claims) => claims,
+        let (claims, is_verified) = match verify(&message, terms) {
+            Ok(verified) => verified,
             Err((reason, code)) => {
                 return Judged::Done(refuse(SessionClass::Viewer, reason, code, None));
             }
@@ -241,7 +270,7 @@ impl Session {
             SessionClass::LiveViewer => SeatClass::LiveViewer,
             SessionClass::Viewer => return Judged::Done(self.view(&facts, None)),
         };
-        self.judge(class, facts, terms)
+        self.judge(class, facts, is_verified, terms)
     }
 
     /// Lets a plain viewer pass.
@@ -251,7 +280,13 @@ impl Session {
     }
 
     /// Judges an open that needs a seat.
-    fn judge(&mut self, class: SeatClass, facts: SessionFacts, terms: &Terms<'_>) -> Judged {
+    fn judge(
+        &mut self,
+        class: SeatClass,
+        facts: SessionFacts,
+        is_verified: bool,
+        terms: &Terms<'_>,
+    ) -> Judged {
         // A second open like one under way is answered by the same seat, and by a reply too many.
         let counted_as = class.session_class();
         let report = Report::admitted(counted_as, &facts);
@@ -271,11 +306,28 @@ impl Session {
             self.await_reply(counted_as, &facts, None, None);
             return Judged::Done(pass(report, None));
         }
+        // Whom it would end goes on until the document server, which may know better, accepts this one.
+        if !is_verified && self.would_end_another(class, &facts, terms) {
+            self.await_reply(counted_as, &facts, None, None);
+            if let Some(pending) = self.pending.back_mut() {
+                pending.takes_over = true;
+            }
+            return Judged::Done(pass(report, None));
+        }
         // Within a class the connection goes on with the seat it has, under another name. Another
         // class's is taken beside it: which of the two is left is known with the server's reply.
         let replaces = held.filter(|seat| seat.class() == class && self.pending.is_empty());
         let replaces = replaces.map(Seat::id);
         Judged::Ask(Box::new(self.opening(class, facts, replaces, terms)))
+    }
+
+    /// Whether the session that an open goes on with is that of another connection, which has a seat
+    /// that would do.
+    fn would_end_another(&self, class: SeatClass, facts: &SessionFacts, terms: &Terms<'_>) -> bool {
+        let session = facts.session_id.as_deref();
+        session.and_then(|session| terms.seats.connected(session, &facts.user)).is_some_and(
+            |(id, its_class)| its_class == class && self.seats().all(|seat| seat.id() != id),
+        )
     }
 
     /// Takes in what was decided about an open; `text` is its `auth` again.
@@ -368,7 +420,8 @@ impl Session {
         notice: Option<u8>,
     ) {
         self.overlapped |= !self.pending.is_empty();
-        self.pending.push_back(Pending { class, facts: facts.clone(), seat, notice });
+        let facts = facts.clone();
+        self.pending.push_back(Pending { class, facts, seat, takes_over: false, notice });
     }
 
     fn opening(
@@ -450,15 +503,16 @@ fn is_plain_under(terms: &Terms<'_>) -> bool {
     terms.licence.as_ref().is_some_and(|licence| !licence.quota.has_live_viewers())
 }
 
-/// Reads the token that an `auth` presents. Without a secret its claims are read unverified:
-/// the document server will verify it, and nothing lasting is recorded before it did.
+/// Reads the token that an `auth` presents; the second value is whether it was verified. Without a
+/// secret its claims are read unverified: the document server will verify it, and nothing lasting is
+/// recorded, nor anybody's session ended, before it did.
 fn verify(
     message: &AuthMessage<'_>,
     terms: &Terms<'_>,
-) -> Result<Option<Value>, (Reason, DisconnectCode)> {
+) -> Result<(Option<Value>, bool), (Reason, DisconnectCode)> {
     let invalid = (Reason::TokenInvalid, DisconnectCode::TokenError);
     let Some(presented) = message.token() else {
-        return if terms.secrets.browser.is_some() { Err(invalid) } else { Ok(None) };
+        return if terms.secrets.browser.is_some() { Err(invalid) } else { Ok((None, false)) };
     };
     let secrets = match presented.kind {
         TokenKind::Session => &terms.secrets.session,
@@ -469,7 +523,7 @@ fn verify(
         None => token::decode_unverified(presented.text).ok_or(TokenError::Invalid),
     };
     match claims {
-        Ok(claims) => Ok(Some(claims)),
+        Ok(claims) => Ok((Some(claims), secrets.is_some())),
         Err(TokenError::Invalid) => Err(invalid),
         Err(TokenError::Expired) => Err((Reason::TokenExpired, DisconnectCode::TokenExpired)),
     }

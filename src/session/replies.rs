@@ -37,7 +37,10 @@ impl Session {
         if let Some(other) = other {
             pending.facts.user = other.to_owned();
         } else if decided == pending.class {
-            return Answered::Done(self.accepted(pending, &reply, terms, ledger));
+            return match decided.seat_class().filter(|_| pending.takes_over) {
+                Some(class) => self.ask(pending, class, false, terms),
+                None => Answered::Done(self.accepted(pending, &reply, terms, ledger)),
+            };
         }
         self.correct(pending, decided, &reply, terms, ledger)
     }
@@ -144,6 +147,17 @@ impl Session {
             SessionClass::Editor => SeatClass::Editor,
             SessionClass::LiveViewer => SeatClass::LiveViewer,
         };
+        self.ask(pending, class, true, terms)
+    }
+
+    /// Asks for the seat of an open that the server has accepted.
+    fn ask(
+        &mut self,
+        mut pending: Pending,
+        class: SeatClass,
+        is_another: bool,
+        terms: &Terms<'_>,
+    ) -> Answered {
         // With several opens under way it may be another's reply, here too.
         let replaces = if self.overlapped {
             self.kept.extend(pending.seat.take());
@@ -152,11 +166,11 @@ impl Session {
             pending.seat.as_ref().or_else(|| self.seat()).map(Seat::id)
         };
         let opening = self.opening(class, pending.facts.clone(), replaces, terms);
-        Answered::Ask(Box::new(Correction { opening, pending }))
+        Answered::Ask(Box::new(Correction { opening, pending, is_another }))
     }
 
-    /// Takes in what was decided about an open that the server took for another class; `text` is
-    /// its reply again.
+    /// Takes in what was decided about an open that had no seat when the server accepted it; `text` is
+    /// the reply again.
     pub fn on_corrected(
         &mut self,
         correction: Correction,
@@ -165,13 +179,13 @@ impl Session {
         terms: &Terms<'_>,
         ledger: &Ledger,
     ) -> Replied {
-        let Correction { mut pending, .. } = correction;
-        let forbidden = Replied { verdict: ReplyVerdict::Forbid, corrected: true, opened: None };
+        let Correction { mut pending, is_another: corrected, .. } = correction;
+        let forbidden = Replied { verdict: ReplyVerdict::Forbid, corrected, opened: None };
         match (decision, AuthReply::parse(text)) {
             (Ok(seat), Ok(reply)) if !self.ended => {
                 pending.seat = Some(seat);
                 let replied = self.accepted(pending, &reply, terms, ledger);
-                Replied { corrected: true, ..replied }
+                Replied { corrected, ..replied }
             }
             (Err(refusal), _) => {
                 let reason = refusal.reason.label();
@@ -220,6 +234,7 @@ impl Session {
             (_, Some(seat)) if seat.close_reason().is_some() => ReplyVerdict::Forbid,
             (SessionClass::Editor | SessionClass::LiveViewer, Some(seat)) => {
                 let verdict = confirm(&seat, reply, terms);
+                self.settling = matches!(verdict, ReplyVerdict::Settle(_));
                 let is_live_viewer = seat.class() == SeatClass::LiveViewer;
                 let may_be_old =
                     is_live_viewer && self.was_live_viewer && self.own_entry(reply).is_some();

@@ -142,7 +142,10 @@ impl MessageScanner {
             }
             Phase::Body => match self.body.take(rest) {
                 Taken::Bytes(tail) => *rest = tail,
-                Taken::NoAuth => self.phase = Phase::Settled(self.header.event(EventType::Other)),
+                Taken::NoAuth => {
+                    let event = self.body.event.unwrap_or(EventType::Other);
+                    self.phase = Phase::Settled(self.header.event(event));
+                }
                 Taken::Malformed => self.phase = Phase::Settled(MessageKind::Malformed),
             },
             Phase::Settled(_) => return false,

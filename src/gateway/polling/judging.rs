@@ -17,6 +17,8 @@ use crate::wire::payload;
 pub(super) struct Judgement {
     /// What passes on.
     pub(super) body: Bytes,
+    /// What has to wait, from the first `saveChanges` on that does.
+    pub(super) waits: Bytes,
     pub(super) effects: Effects,
 }
 
@@ -31,20 +33,28 @@ pub(super) struct Effects {
 }
 
 impl Polling<'_> {
-    /// Judges a `POST`'s packets, in their order.
+    /// Judges a `POST`'s packets, in their order, up to one that has to wait.
     ///
     /// # Errors
     /// The session is refused with this code.
     pub(super) async fn judge(
         &self,
         polled: &PolledSession,
-        body: Bytes,
+        mut body: Bytes,
     ) -> Result<Judgement, DisconnectCode> {
         let tenant = self.shared.present(&polled.tenant);
         let mut effects = Effects::default();
         let mut replaced: Vec<(usize, Vec<u8>)> = Vec::new();
+        let mut at = 0;
+        let mut waits = None;
         for (index, (packet, kind)) in payload::packets(&body).enumerate() {
+            let start = at;
+            at += packet.len() + 1;
             match kind {
+                _ if is_save(kind) && judge::saves_wait(&tenant, &polled.session) => {
+                    waits = Some(start);
+                    break;
+                }
                 _ if is_auth(kind) => {
                     // No editor opens anything after its goodbye.
                     if packet.len() > HOLD_LIMIT || effects.ended {
@@ -70,7 +80,13 @@ impl Polling<'_> {
                 _ => {}
             }
         }
-        Ok(Judgement { body: with_replaced(body, &replaced), effects })
+        let mut waiting = Bytes::new();
+        if let Some(start) = waits {
+            waiting = body.split_off(start);
+            // Without the separator.
+            body.truncate(start.saturating_sub(1));
+        }
+        Ok(Judgement { body: with_replaced(body, &replaced), waits: waiting, effects })
     }
 
     /// Judges the server's packets; `None` if they must not reach the client.
@@ -125,6 +141,14 @@ fn is_auth(kind: MessageKind) -> bool {
         kind,
         MessageKind::Event(EventType::Auth)
             | MessageKind::BinaryEvent { event: EventType::Auth, .. }
+    )
+}
+
+fn is_save(kind: MessageKind) -> bool {
+    matches!(
+        kind,
+        MessageKind::Event(EventType::SaveChanges)
+            | MessageKind::BinaryEvent { event: EventType::SaveChanges, .. }
     )
 }
 

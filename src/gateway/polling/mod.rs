@@ -19,7 +19,7 @@ use http::{Method, StatusCode, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session as HttpSession;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 pub use answers::refuse;
 pub use query::{EngineQuery, EngineRefusal};
@@ -29,6 +29,7 @@ use super::answer::Answer;
 use super::body::{Share, busy, read_whole};
 use super::coauthoring;
 use super::exchange::{Dispatcher, Exchange};
+use super::judge;
 use super::site::{Shared, Tenant};
 use crate::clock;
 use crate::wire::coauthoring::{DisconnectCode, EngineHandshake};
@@ -113,42 +114,66 @@ impl Polling<'_> {
             Ok(whole) => whole,
             Err(refusal) => return refusal.send(session).await,
         };
-        if polled.is_refused() {
-            return take(session).await;
-        }
-        if polled.is_upgraded() {
-            return refuse(EngineRefusal::BadRequest, session).await;
-        }
-        if polled.session.lock().close_reason().is_some() {
-            self.refuse_session(polled, DisconnectCode::Drop).await;
-            return take(session).await;
-        }
-        let Judgement { body, effects } = match self.judge(polled, whole.bytes.clone()).await {
-            Ok(judgement) => judgement,
-            Err(code) => {
-                self.refuse_session(polled, code).await;
+        let mut rest = whole.bytes.clone();
+        loop {
+            if polled.is_refused() {
                 return take(session).await;
             }
-        };
-        let sent = async {
-            let exchange = self.send(polled.server, body).await?;
-            let (head, answer) = self.read_answer(exchange).await?;
-            Ok::<_, Box<pingora::Error>>((head, answer.unwrap_or_default()))
-        };
-        match sent.await {
-            Ok((head, answer)) if head.status == StatusCode::OK => {
+            if polled.is_upgraded() {
+                return refuse(EngineRefusal::BadRequest, session).await;
+            }
+            if polled.session.lock().close_reason().is_some() {
+                self.refuse_session(polled, DisconnectCode::Drop).await;
+                return take(session).await;
+            }
+            let Judgement { body, waits, effects } = match self.judge(polled, rest).await {
+                Ok(judgement) => judgement,
+                Err(code) => {
+                    self.refuse_session(polled, code).await;
+                    return take(session).await;
+                }
+            };
+            if !(body.is_empty() && !waits.is_empty()) {
+                let sent = async {
+                    let exchange = self.send(polled.server, body).await?;
+                    let (head, answer) = self.read_answer(exchange).await?;
+                    Ok::<_, Box<pingora::Error>>((head, answer.unwrap_or_default()))
+                };
+                let (head, answer) = match sent.await {
+                    Ok(sent) => sent,
+                    Err(error) => {
+                        self.server_refused(id, polled, &effects, StatusCode::BAD_GATEWAY).await;
+                        return Err(error);
+                    }
+                };
+                if head.status != StatusCode::OK {
+                    self.server_refused(id, polled, &effects, head.status).await;
+                    return relay(session, head, answer.bytes).await;
+                }
                 self.take_effect(id, polled, &effects);
-                relay(session, head, answer.bytes).await
+                if waits.is_empty() {
+                    return relay(session, head, answer.bytes).await;
+                }
             }
-            Ok((head, answer)) => {
-                self.server_refused(id, polled, &effects, head.status).await;
-                relay(session, head, answer.bytes).await
+            let is_answered = self.wait_for_reply(polled).await;
+            if !is_answered || polled.session.lock().is_ended() {
+                tracing::info!("the client saves, and its open is not answered");
+                self.lose(id, polled);
+                return refuse(EngineRefusal::UnknownSession, session).await;
             }
-            Err(error) => {
-                self.server_refused(id, polled, &effects, StatusCode::BAD_GATEWAY).await;
-                Err(error)
-            }
+            rest = waits;
         }
+    }
+
+    /// Waits until what the client saves may pass; `false` if that takes too long.
+    async fn wait_for_reply(&self, polled: &PolledSession) -> bool {
+        let tenant = self.shared.present(&polled.tenant);
+        let answered = async {
+            while judge::saves_wait(&tenant, &polled.session) {
+                sleep(judge::SAVES_LOOK).await;
+            }
+        };
+        timeout(judge::SAVES_WAIT, answered).await.is_ok()
     }
 
     /// The server took the packets: what they said counts.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::admission::Reason;
-use crate::config::TokenSecrets;
+use crate::config::{Secret, TokenSecrets};
 use crate::ledger::{Ledger, LicenceSeats};
 use crate::licence::tests::licence;
 use crate::licence::{Licence, Quota};
@@ -15,6 +15,7 @@ use crate::session::{
     Answered, Judged, Replied, ReplyVerdict, Report, Session, Settlement, Terms, Verdict,
 };
 use crate::tenant::{Mode, Policy, RefusalPolicy};
+use crate::token;
 
 const NOW: &str = "2026-11-22T10:00:00Z";
 
@@ -76,6 +77,19 @@ impl Desk {
         Session::new("192.0.2.1".parse().unwrap())
     }
 
+    /// The editor's `auth` that goes on with a session, with a token that the gateway can verify.
+    pub(super) fn signed(&mut self, user: &str, session_id: &str) -> String {
+        let secret = Secret::new("s3cret");
+        let secrets = Some(vec![secret.clone()]);
+        self.secrets = TokenSecrets { browser: secrets.clone(), inbox: None, session: secrets };
+        let claims = serde_json::json!({
+            "document": { "key": "k" },
+            "editorConfig": { "user": { "id": user }, "mode": "edit" },
+        });
+        let token = token::sign(claims.as_object().unwrap(), &secret, self.now);
+        auth(user, &format!(r#","mode":"edit","sessionId":"{session_id}","jwtOpen":"{token}""#))
+    }
+
     /// Judges an `auth`; seats are decided here.
     pub(super) fn auth(&self, session: &mut Session, text: &str) -> Verdict {
         match session.on_auth(text.as_bytes(), &self.terms()) {
@@ -113,6 +127,7 @@ impl Desk {
                     ReplyVerdict::Pass | ReplyVerdict::Replace(_) => {}
                     ReplyVerdict::Settle(Settlement { seats, confirmation, .. }) => {
                         seats.stored(&confirmation.record.unwrap());
+                        session.on_settled();
                     }
                     ReplyVerdict::Forbid => panic!("a judged open is forbidden"),
                 }

@@ -2,6 +2,8 @@
 
 use super::*;
 
+const GRACE: Duration = Duration::from_secs(30);
+
 #[test]
 fn a_session_that_is_lost_again_before_it_is_back_keeps_its_seat() {
     let desk = Desk::connections(1, 0);
@@ -88,8 +90,8 @@ fn an_answer_that_comes_after_the_end_takes_no_seat() {
 
 #[test]
 fn a_seat_that_was_taken_over_before_the_reply_admits_nobody() {
-    let desk = Desk::connections(1, 0);
-    let same = auth("u", r#","mode":"edit","sessionId":"s1""#);
+    let mut desk = Desk::connections(1, 0);
+    let same = desk.signed("u", "s1");
     let mut first = desk.session();
     assert!(matches!(desk.auth(&mut first, &same), Verdict::Pass(_)));
     let mut second = desk.session();
@@ -107,11 +109,83 @@ fn a_seat_that_moves_on_while_the_server_thinks_leaves_no_editor_behind() {
     let mut first = desk.session();
     assert!(desk.open(&mut first, &editor("u")).is_ok());
     // Its seat goes over to an open under another name, and with that to another connection.
-    let same = auth("v", r#","mode":"edit","sessionId":"s9""#);
+    let mut desk = desk;
+    let same = desk.signed("v", "s9");
     assert!(matches!(desk.auth(&mut first, &same), Verdict::Pass(_)));
     assert_eq!((first.close_reason(), first.watches().len()), (None, 2));
     let mut second = desk.session();
     assert!(matches!(desk.auth(&mut second, &same), Verdict::Pass(_)));
     assert_eq!(first.close_reason(), Some(CloseReason::Superseded));
     assert_eq!(second.close_reason(), None);
+}
+
+#[test]
+fn who_cannot_prove_who_they_are_end_nobody_before_the_server_takes_them() {
+    let desk = Desk::connections(1, 0);
+    let mut running = desk.session();
+    assert!(desk.open(&mut running, &editor("u")).is_ok());
+    let same = auth("u", r#","mode":"edit","sessionId":"s1""#);
+
+    // The server does not answer, and the connection ends.
+    for ends in [Session::end, |session: &mut Session| session.lose(Timestamp::MIN, GRACE)] {
+        let mut forged = desk.session();
+        assert!(matches!(desk.auth(&mut forged, &same), Verdict::Pass(_)));
+        assert!(forged.awaits_counting() && forged.seat_ids().is_empty());
+        ends(&mut forged);
+        assert!(!forged.awaits_counting());
+        assert_eq!((running.close_reason(), desk.used(SeatKind::EditorConnections)), (None, 1));
+    }
+
+    // It is the session indeed.
+    let mut back = desk.session();
+    assert!(matches!(desk.auth(&mut back, &same), Verdict::Pass(_)));
+    let replied = desk.reply(&mut back, REPLY);
+    assert!(matches!(replied.verdict, ReplyVerdict::Pass) && !replied.corrected);
+    assert!(!back.awaits_counting() && back.seat().is_some());
+    assert_eq!(running.close_reason(), Some(CloseReason::Superseded));
+    drop(running);
+    assert_eq!(desk.used(SeatKind::EditorConnections), 1);
+    assert!(desk.open(&mut back, &same).is_ok(), "its own seat will do");
+}
+
+#[test]
+fn a_session_that_cannot_be_taken_over_any_more_lets_nobody_in_beyond_the_licence() {
+    let desk = Desk::connections(1, 0);
+    let mut running = desk.session();
+    assert!(desk.open(&mut running, &editor("u")).is_ok());
+    let same = auth("u", r#","mode":"edit","sessionId":"s1""#);
+    let mut back = desk.session();
+    assert!(matches!(desk.auth(&mut back, &same), Verdict::Pass(_)));
+    running.end();
+    let mut other = desk.session();
+    assert!(desk.open(&mut other, &editor("v")).is_ok());
+    let replied = desk.reply(&mut back, REPLY);
+    assert!(matches!(replied.verdict, ReplyVerdict::Forbid), "{replied:?}");
+    assert_eq!(desk.used(SeatKind::EditorConnections), 1);
+}
+
+#[test]
+fn saves_wait_until_the_user_is_counted() {
+    let desk = Desk::users(1, 1);
+    let mut session = desk.session();
+    assert!(!session.awaits_counting());
+    assert!(matches!(desk.auth(&mut session, &editor("u")), Verdict::Pass(_)));
+    assert!(session.awaits_counting());
+    let replied = desk.reply(&mut session, REPLY);
+    let ReplyVerdict::Settle(settlement) = replied.verdict else { panic!("{replied:?}") };
+    assert!(session.awaits_counting(), "not yet stored");
+    desk.seats.stored(&settlement.confirmation.record.unwrap());
+    session.on_settled();
+    assert!(!session.awaits_counting());
+    // Who is counted saves at once, on whatever connection, and with whatever open under way.
+    assert!(matches!(desk.auth(&mut session, &editor("u")), Verdict::Pass(_)));
+    let mut other = desk.session();
+    assert!(matches!(desk.auth(&mut other, &editor("u")), Verdict::Pass(_)));
+    assert!(!session.awaits_counting() && !other.awaits_counting());
+
+    // Where connections are counted, each holds its seat for as long as it is there.
+    let desk = Desk::connections(1, 0);
+    let mut session = desk.session();
+    assert!(matches!(desk.auth(&mut session, &editor("u")), Verdict::Pass(_)));
+    assert!(!session.awaits_counting());
 }

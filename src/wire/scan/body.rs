@@ -361,7 +361,7 @@ impl Body {
                     | EventType::Drop
                     | EventType::Error,
                 ) => Step::On,
-                Some(EventType::Other) | None => Step::NoAuth,
+                Some(EventType::SaveChanges | EventType::Other) | None => Step::NoAuth,
             };
         }
         Step::On
