@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use seatgate::session::inspect::{Event, Flow, Inspector};
 use seatgate::session::{Answered, Judged, ReplyVerdict, Session, Verdict};
+use seatgate::tenant::Mode;
 use seatgate::wire::websocket::Sender;
 
 use super::super::frames;
@@ -29,6 +30,8 @@ pub(super) struct Gate {
     /// What the client was last told that it is.
     pub(super) told: Option<Class>,
     said_goodbye: bool,
+    /// What the client sent behind a save that waits, which is withheld with it.
+    behind_save: Option<Vec<u8>>,
     pub(super) is_over: bool,
 }
 
@@ -82,6 +85,7 @@ impl Gate {
             ears: Ears::default(),
             told: None,
             said_goodbye: false,
+            behind_save: None,
             is_over: false,
         };
         if index == 2 {
@@ -118,7 +122,30 @@ impl Gate {
         }
     }
 
+    /// Whether what the client saves waits.
+    fn saves_wait(&self, world: &World) -> bool {
+        world.policy.mode == Mode::Enforce && self.session.awaits_counting()
+    }
+
+    /// Looks whether what waits may pass.
+    pub(super) fn look(&mut self, world: &World) {
+        let wait = self.saves_wait(world);
+        self.up.inspector.hold_saves(wait);
+        if wait || self.is_over {
+            return;
+        }
+        if let Some(bytes) = self.behind_save.take() {
+            self.up.inspector.pass_held();
+            let passed = self.up.settle();
+            self.server_hears(world, &passed);
+            self.client_sends(world, &bytes);
+        }
+    }
+
     pub(super) fn client_sends(&mut self, world: &World, bytes: &[u8]) {
+        if let Some(waiting) = &mut self.behind_save {
+            return waiting.extend_from_slice(bytes);
+        }
         let mut rest = bytes;
         while !self.is_over {
             let Ok(flow) = self.up.inspector.inspect(rest) else { return self.end() };
@@ -128,6 +155,10 @@ impl Gate {
             match flow.event {
                 None => break,
                 Some(Event::Auth) => self.on_auth(world),
+                Some(Event::Save) => {
+                    self.behind_save = Some(rest.to_vec());
+                    return self.look(world);
+                }
                 Some(Event::Goodbye) => {
                     self.said_goodbye = true;
                     self.session.end();
@@ -139,7 +170,7 @@ impl Gate {
                     // What it is by a later open is told by that one's reply.
                     self.told = None;
                 }
-                Some(Event::Connected | Event::Upgraded | Event::OpenFailed) => {}
+                Some(Event::Connected | Event::Upgraded | Event::OpenFailed | Event::Closed) => {}
             }
         }
     }
@@ -163,12 +194,17 @@ impl Gate {
             Verdict::Replace(_, text) => self.up.inspector.replace_held(text.as_bytes()),
             Verdict::Refuse(..) => return self.end(),
         }
+        self.look(world);
         let passed = self.up.settle();
         self.server_hears(world, &passed);
     }
 
     fn server_hears(&mut self, world: &World, bytes: &[u8]) {
-        for said in self.server.hear(world, bytes) {
+        let saves = self.server.saves;
+        let said = self.server.hear(world, bytes);
+        let saved = self.server.saves > saves;
+        assert!(!saved || !self.saves_wait(world), "a change by whom nobody counted");
+        for said in said {
             self.server_sends(world, &frames::write(true, 1, None, said.as_bytes()));
         }
     }
@@ -204,7 +240,13 @@ impl Gate {
                     let terms = world.terms(&self.tenant);
                     self.session.on_open_failed(&terms, &world.ledger);
                 }
-                Some(Event::Goodbye | Event::GaveUpEditing | Event::Upgraded) => {}
+                Some(
+                    Event::Goodbye
+                    | Event::GaveUpEditing
+                    | Event::Upgraded
+                    | Event::Save
+                    | Event::Closed,
+                ) => {}
             }
         }
     }
@@ -225,6 +267,7 @@ impl Gate {
                 if let Some(record) = &settlement.confirmation.record {
                     settlement.seats.stored(record);
                 }
+                self.session.on_settled();
                 self.down.inspector.pass_held();
             }
             ReplyVerdict::Replace(text) => self.down.inspector.replace_held(text.as_bytes()),

@@ -165,6 +165,7 @@ pub fn connection(data: &[u8]) {
         step(&mut world, &mut gates, &mut input);
         for gate in &mut gates {
             gate.obey();
+            gate.look(&world);
         }
         for gate in &gates {
             check(&world, gate);
@@ -229,8 +230,9 @@ fn step(world: &mut World, gates: &mut [Gate], input: &mut Input<'_>) {
         }
         9 => gate.client_sends(world, &frames::write(true, 1, Some(MASK), b"41")),
         10 => {
-            let close = br#"42["message",{"type":"close"}]"#;
-            gate.client_sends(world, &frames::write(true, 1, Some(MASK), close));
+            let kind = if operation & 0x10 == 0 { "close" } else { "saveChanges" };
+            let text = format!(r#"42["message",{{"type":"{kind}"}}]"#);
+            gate.client_sends(world, &frames::write(true, 1, Some(MASK), text.as_bytes()));
         }
         11 => {
             let next = Gate::after(gate);

@@ -69,6 +69,8 @@ pub(super) struct Server {
     answered: Option<Open>,
     /// A binary event that waits for its attachments.
     attachments: Option<(Value, f64)>,
+    /// Changes that it heard.
+    pub(super) saves: usize,
 }
 
 impl Server {
@@ -84,6 +86,7 @@ impl Server {
             unanswered: VecDeque::new(),
             answered: None,
             attachments: None,
+            saves: 0,
         }
     }
 
@@ -168,6 +171,7 @@ impl Server {
             return;
         }
         let message = &arguments[1];
+        self.saves += usize::from(message["type"] == "saveChanges");
         if message["type"] == "close" && self.class == Some(Class::Editor) {
             self.class = Some(Class::Viewer);
         }

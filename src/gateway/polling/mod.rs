@@ -133,7 +133,7 @@ impl Polling<'_> {
                     return take(session).await;
                 }
             };
-            if !(body.is_empty() && !waits.is_empty()) {
+            if !body.is_empty() || waits.is_empty() {
                 let sent = async {
                     let exchange = self.send(polled.server, body).await?;
                     let (head, answer) = self.read_answer(exchange).await?;
