@@ -245,12 +245,13 @@ impl LicenceSeats {
         self.state.lock().users.of(class).is_unrecorded(hash, user)
     }
 
-    /// The seat of the user's session of that id, if a connection of this process is on it.
-    pub fn connected(&self, session_id: &str, user: &str) -> Option<(SeatId, SeatClass)> {
+    /// The seat of the user's session of that id, if it runs over a connection of this process.
+    pub fn running(&self, session_id: &str, user: &str) -> Option<(SeatId, SeatClass)> {
         let session = self.session(Some(session_id), user)?;
         let state = self.state.lock();
         let held = state.get(state.of_session(&session, user)?)?;
-        held.kept_until.is_none().then_some((held.sitting.id, held.sitting.class))
+        let runs = held.established && held.kept_until.is_none();
+        runs.then_some((held.sitting.id, held.sitting.class))
     }
 
     /// An operator stops counting a user; `true` if they were counted. Whoever works goes on,

@@ -321,11 +321,11 @@ impl Session {
         Judged::Ask(Box::new(self.opening(class, facts, replaces, terms)))
     }
 
-    /// Whether the session that an open goes on with is that of another connection, which has a seat
+    /// Whether the session that an open goes on with runs over another connection, which has a seat
     /// that would do.
     fn would_end_another(&self, class: SeatClass, facts: &SessionFacts, terms: &Terms<'_>) -> bool {
         let session = facts.session_id.as_deref();
-        session.and_then(|session| terms.seats.connected(session, &facts.user)).is_some_and(
+        session.and_then(|session| terms.seats.running(session, &facts.user)).is_some_and(
             |(id, its_class)| its_class == class && self.seats().all(|seat| seat.id() != id),
         )
     }

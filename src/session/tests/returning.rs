@@ -90,8 +90,8 @@ fn an_answer_that_comes_after_the_end_takes_no_seat() {
 
 #[test]
 fn a_seat_that_was_taken_over_before_the_reply_admits_nobody() {
-    let mut desk = Desk::connections(1, 0);
-    let same = desk.signed("u", "s1");
+    let desk = Desk::connections(1, 0);
+    let same = auth("u", r#","mode":"edit","sessionId":"s1""#);
     let mut first = desk.session();
     assert!(matches!(desk.auth(&mut first, &same), Verdict::Pass(_)));
     let mut second = desk.session();
@@ -109,8 +109,7 @@ fn a_seat_that_moves_on_while_the_server_thinks_leaves_no_editor_behind() {
     let mut first = desk.session();
     assert!(desk.open(&mut first, &editor("u")).is_ok());
     // Its seat goes over to an open under another name, and with that to another connection.
-    let mut desk = desk;
-    let same = desk.signed("v", "s9");
+    let same = auth("v", r#","mode":"edit","sessionId":"s9""#);
     assert!(matches!(desk.auth(&mut first, &same), Verdict::Pass(_)));
     assert_eq!((first.close_reason(), first.watches().len()), (None, 2));
     let mut second = desk.session();
@@ -146,6 +145,18 @@ fn who_cannot_prove_who_they_are_end_nobody_before_the_server_takes_them() {
     drop(running);
     assert_eq!(desk.used(SeatKind::EditorConnections), 1);
     assert!(desk.open(&mut back, &same).is_ok(), "its own seat will do");
+}
+
+#[test]
+fn who_proves_who_they_are_goes_on_at_once() {
+    let mut desk = Desk::connections(1, 0);
+    let mut running = desk.session();
+    assert!(desk.open(&mut running, &editor("u")).is_ok());
+    let same = desk.signed("u", "s1");
+    let mut back = desk.session();
+    assert!(matches!(desk.auth(&mut back, &same), Verdict::Pass(_)));
+    assert_eq!(running.close_reason(), Some(CloseReason::Superseded));
+    assert!(back.seat_ids().len() == 1 && !back.awaits_counting());
 }
 
 #[test]
