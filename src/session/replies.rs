@@ -239,8 +239,10 @@ impl Session {
                 let may_be_old =
                     is_live_viewer && self.was_live_viewer && self.own_entry(reply).is_some();
                 let left = std::mem::replace(&mut self.holding, Holding::Seat(seat));
+                // Not one that the new seat was taken for: that is held no more.
                 if let Holding::Seat(left) = left
                     && (self.overlapped || may_be_old)
+                    && left.is_established()
                 {
                     self.kept.push(left);
                 }

@@ -352,3 +352,27 @@ fn replies_that_answer_another_open_leave_no_editor_without_a_seat() {
     assert_eq!(desk.used(SeatKind::EditorConnections), 2, "an editor, and another under way");
     assert_eq!(desk.open(&mut desk.session(), &editor("w")), Err(Some(Reason::Connections)));
 }
+
+#[test]
+fn a_seat_that_went_over_to_another_name_lets_nobody_in_again() {
+    let desk = Desk::connections(0, 1);
+    let mut session = desk.session();
+    session.on_connected(CONNECTED);
+    let answer = |session: &mut Session, user: &str, live: bool| {
+        let reply = reply_as(true, live).replace(r#":"u""#, &format!(r#":"{user}""#));
+        let verdict = desk.reply(session, &reply).verdict;
+        assert!(matches!(verdict, ReplyVerdict::Pass), "{verdict:?}");
+    };
+    for user in ["u", "v"] {
+        assert!(matches!(desk.auth(&mut session, &live_viewer(user)), Verdict::Pass(_)));
+        answer(&mut session, user, true);
+        assert_eq!(desk.used(SeatKind::ViewerConnections), 1);
+    }
+    assert!(matches!(desk.auth(&mut session, &viewer("v")), Verdict::Pass(_)));
+    answer(&mut session, "v", false);
+    assert_eq!(desk.used(SeatKind::ViewerConnections), 0);
+    let mut other = desk.session();
+    assert!(desk.open(&mut other, &live_viewer("w")).is_ok());
+    let verdict = desk.auth(&mut session, &live_viewer("u"));
+    assert!(matches!(verdict, Verdict::Refuse(..)), "{verdict:?}");
+}
