@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -102,6 +103,86 @@ async fn changes_wait_over_polling_too() {
     await_kinds(&server, &["cursor", "saveChanges", "cursor"]).await;
     assert_eq!(poller.post(&[&event(&changes("b"))]).await.text(), "ok");
     await_kinds(&server, &["cursor", "saveChanges", "cursor", "saveChanges"]).await;
+}
+
+#[tokio::test]
+async fn no_change_is_too_long_to_wait_nor_kept_in_memory() {
+    let server = slow_server().await;
+    let gateway = Gateway::users(&server, 9, 0).await;
+    let mut editor = begin(&gateway, &Open::editor("d", "new")).await;
+    await_auths(&server, 1).await;
+    let before = gateway.resident_bytes();
+    let long = event(&changes(&"y".repeat(30 << 20)));
+    let (sent, ()) = tokio::join!(editor.send(&long), async {
+        tokio::time::sleep(A_WHILE).await;
+        let more = gateway.resident_bytes().saturating_sub(before);
+        assert!(more < 16 << 20, "{more} bytes");
+        assert_eq!(kinds(&server), [""; 0]);
+        server.release();
+    });
+    sent.unwrap();
+    await_kinds(&server, &["saveChanges"]).await;
+    assert!(editor.verdict().await.is_admitted());
+    // The first one behind the reply is no other.
+    let (mut editor, opened) = {
+        let next = Open::editor("d", "next");
+        let mut editor = begin(&gateway, &next).await;
+        await_auths(&server, 2).await;
+        server.release();
+        let opened = editor.verdict().await;
+        (editor, opened)
+    };
+    assert!(opened.is_admitted());
+    editor.send(&long).await.unwrap();
+    await_kinds(&server, &["saveChanges", "saveChanges"]).await;
+}
+
+/// The server fails one of two opens alike and accepts the other: the gateway cannot tell which.
+#[tokio::test]
+async fn an_open_beside_one_that_failed_is_counted_too() {
+    for polled in [false, true] {
+        let server = StandIn::start().await;
+        let gateway = Gateway::users(&server, 1, 0).await;
+        let auths = AtomicUsize::new(0);
+        server.on_auth(move |_| match auths.fetch_add(1, Ordering::Relaxed) {
+            0 => AuthReply::Fail,
+            _ => AuthReply::Hold,
+        });
+        let open = Open::editor("d", "sly").with("encrypted", true);
+        let (auth, save) = (open.auth_packet(), event(&changes("a")));
+        let ends = if polled {
+            let mut poller = Poller::connect(gateway.addr, "d").await;
+            poller.greet(&open).await;
+            poller.post(&[&auth, &auth]).await;
+            while poller.hear().await.kind() != "error" {}
+            let (target, to) = (poller.target.clone(), gateway.addr);
+            let posted =
+                tokio::spawn(async move { support::Call::post(&target, save).send(to).await });
+            tokio::time::sleep(A_WHILE).await;
+            assert_eq!(kinds(&server), [""; 0]);
+            server.release();
+            assert!(poller.verdict().await.is_admitted());
+            posted.await.unwrap();
+            poller.post(&["41", "1"]).await.text()
+        } else {
+            let mut editor = begin(&gateway, &open).await;
+            editor.send(&auth).await.unwrap();
+            editor.hear_message("error").await;
+            editor.send(&save).await.unwrap();
+            tokio::time::sleep(A_WHILE).await;
+            assert_eq!(kinds(&server), [""; 0]);
+            server.release();
+            assert!(editor.verdict().await.is_admitted());
+            await_kinds(&server, &["saveChanges"]).await;
+            editor.goodbye().await;
+            "ok".to_owned()
+        };
+        assert_eq!(ends, "ok");
+        await_kinds(&server, &["saveChanges"]).await;
+        gateway.await_seats(EDITORS, 0.0).await;
+        assert_eq!(gateway.seats("default", "editor_users").await, 1.0, "polled: {polled}");
+        gateway.refuse(&Open::editor("d", "other")).await;
+    }
 }
 
 #[tokio::test]

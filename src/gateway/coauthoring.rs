@@ -269,6 +269,10 @@ where
             }
             PumpEvent::Inspected(Peer::Client, Event::Save) => {
                 self.pump.pause(Peer::Client, true);
+                // No reply comes any more: what waits waits for the end.
+                if matches!(self.alarm, Some(Alarm::Closed { .. })) {
+                    return None;
+                }
                 self.on_save(Instant::now() + judge::SAVES_WAIT)
             }
             PumpEvent::Inspected(Peer::Server, Event::Closed) => {
@@ -349,7 +353,7 @@ where
         let now = Instant::now();
         self.alarm = None;
         if !self.hold_saves() {
-            self.pump.inspect.client.pass_held();
+            self.pump.inspect.client.pass_save();
             self.pump.pause(Peer::Client, false);
             return None;
         }
@@ -379,7 +383,10 @@ where
         match self.alarm {
             // At once: the client may be gone, and what it saved is not to go with it.
             Some(Alarm::Save { until, .. }) => self.on_save(until),
-            Some(Alarm::Closed { .. }) | None => None,
+            Some(Alarm::Closed { .. }) | None => {
+                self.hold_saves();
+                None
+            }
         }
     }
 

@@ -22,7 +22,7 @@ use crate::tenant::Mode;
 
 /// How long what a client saves waits for the server's reply to an open. Who reads it has it at once,
 /// and the server waits half a minute for a client that does not tell that it has the changes so far.
-pub const SAVES_WAIT: Duration = Duration::from_secs(60);
+pub const SAVES_WAIT: Duration = Duration::from_secs(40);
 
 /// How often it is looked whether it still has to.
 pub const SAVES_LOOK: Duration = Duration::from_millis(50);

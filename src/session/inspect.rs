@@ -67,8 +67,8 @@ pub enum Event {
     Connected,
     /// The WebSocket has taken over a session that began by polling.
     Upgraded,
-    /// A whole `saveChanges` of the client is withheld ([`Inspector::hold_saves`]). Answer with
-    /// [`Inspector::pass_held`], sooner or later.
+    /// A message by which the client changes the document begins, and is withheld
+    /// ([`Inspector::hold_saves`]). Answer with [`Inspector::pass_save`], sooner or later.
     Save,
     /// The server's close frame passed: what is left is its client's, and the end of the stream.
     Closed,
@@ -102,6 +102,8 @@ enum Treatment {
     Undecided,
     /// Withheld until it is whole and decided.
     Hold,
+    /// A change that is withheld until it is decided.
+    Wait,
 }
 
 /// Looks through one direction of one connection.
@@ -125,6 +127,8 @@ pub struct Inspector {
     is_closed: bool,
     /// Whether what a client saves waits for a decision.
     holds_saves: bool,
+    /// Such a message has begun.
+    found_save: bool,
     /// Raw bytes that are withheld, in order, and the unmasked text of their message so far.
     held: Held,
     /// Raw bytes that were withheld and may now pass, before the present input's.
@@ -146,6 +150,7 @@ impl Inspector {
             close_code: 0,
             is_closed: false,
             holds_saves: false,
+            found_save: false,
             held: Held::new(match sender {
                 Sender::Client => HOLD_LIMIT,
                 Sender::Server => REPLY_HOLD_LIMIT,
@@ -188,11 +193,12 @@ impl Inspector {
                     if self.read_payload(payload, offset)? {
                         self.release(&mut hold);
                     }
+                    event = std::mem::take(&mut self.found_save).then_some(Event::Save);
                 }
                 Decoded::End { head } => {
                     self.frame = None;
                     event = self.end_frame(head)?;
-                    if self.treatment != Treatment::Hold && self.treatment != Treatment::Undecided {
+                    if self.may_pass_frame() {
                         self.release(&mut hold);
                     }
                 }
@@ -221,6 +227,12 @@ impl Inspector {
         self.held.move_to(&mut self.released);
     }
 
+    /// Lets a change pass, what comes of it as well.
+    pub fn pass_save(&mut self) {
+        self.treatment = Treatment::Watch;
+        self.held.move_to(&mut self.released);
+    }
+
     /// Lets `text` pass in place of the withheld message, in one frame.
     pub fn replace_held(&mut self, text: &[u8]) {
         // The mask hides nothing from the server that takes it off; its key may be any.
@@ -237,7 +249,7 @@ impl Inspector {
     /// own may follow them. The bytes of a frame's head and of an undecided message never pass.
     pub fn at_message_boundary(&self) -> bool {
         match self.treatment {
-            Treatment::Undecided | Treatment::Hold => true,
+            Treatment::Undecided | Treatment::Hold | Treatment::Wait => true,
             Treatment::Pass | Treatment::Watch => self.decoder.is_between_messages(),
         }
     }
@@ -274,7 +286,7 @@ impl Inspector {
     fn may_pass_frame(&self) -> bool {
         match self.treatment {
             Treatment::Pass | Treatment::Watch => true,
-            Treatment::Undecided | Treatment::Hold => false,
+            Treatment::Undecided | Treatment::Hold | Treatment::Wait => false,
         }
     }
 
@@ -354,9 +366,11 @@ impl Inspector {
                 self.treatment = Treatment::Hold;
                 self.read_on(rest)
             }
+            Progress::Harmless { .. } if self.treatment == Treatment::Wait => Ok(false),
             Progress::Harmless { .. } if self.is_save_to_hold() => {
-                self.held.extend_text(plain)?;
-                self.treatment = Treatment::Hold;
+                self.found_save = true;
+                self.treatment = Treatment::Wait;
+                self.held.clear_text();
                 Ok(false)
             }
             Progress::Harmless { watch } => {
@@ -384,8 +398,9 @@ impl Inspector {
     /// Whether the open message, whose type is known, is one that [`Self::hold_saves`] means.
     fn is_save_to_hold(&self) -> bool {
         self.holds_saves
+            && self.treatment == Treatment::Undecided
             && self.sender == Sender::Client
-            && self.scanner.event() == Some(EventType::SaveChanges)
+            && self.scanner.event() == Some(EventType::Save)
     }
 
     /// Reads more of a message that is withheld.
@@ -425,13 +440,6 @@ impl Inspector {
             | MessageKind::BinaryEvent { event: EventType::Auth, .. } => {
                 self.treatment = Treatment::Hold;
                 Ok(Some(Event::Auth))
-            }
-            MessageKind::Event(EventType::SaveChanges)
-            | MessageKind::BinaryEvent { event: EventType::SaveChanges, .. }
-                if was_held =>
-            {
-                self.treatment = Treatment::Hold;
-                Ok(Some(Event::Save))
             }
             // A binary `close` takes effect with its last attachment, which may never come.
             MessageKind::Event(EventType::Close) if self.sender == Sender::Client => {

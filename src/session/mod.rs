@@ -151,14 +151,16 @@ pub struct Session {
     /// Two `auth` were under way at once: which of them the server took last is unknown, so what
     /// was held is not given back before the end.
     overlapped: bool,
-    /// Seats that such opens would have left.
+    /// Seats that such opens would have left, and those of opens that seem to have come to nothing.
     kept: Vec<Seat>,
+    /// The last of the latter that was to take a seat over.
+    given_up: Option<Pending>,
     /// The document server has taken the connection for a viewer before: when a lock is released it
     /// repeats a reply of that time, perhaps long after.
     was_viewer: bool,
     /// The same of a live viewer.
     was_live_viewer: bool,
-    /// An accepted user is being recorded.
+    /// An accepted open is being recorded, or its seat is asked for.
     settling: bool,
     /// The id that the server gave to this connection with its CONNECT acknowledgement.
     connection_id: Option<String>,
@@ -176,6 +178,7 @@ impl Session {
             failed: 0,
             overlapped: false,
             kept: Vec::new(),
+            given_up: None,
             was_viewer: false,
             was_live_viewer: false,
             settling: false,
@@ -218,11 +221,12 @@ impl Session {
     /// seat is taken, only with the server's reply. The server lets its client write before that, and
     /// one that leaves without having read the reply would have been counted by nobody.
     pub fn awaits_counting(&self) -> bool {
-        let is_unrecorded = |seat: &Seat| seat.is_unrecorded();
+        let under_way = self.pending.iter().filter_map(|pending| pending.seat.as_ref());
+        let takes_over =
+            self.given_up.is_some() || self.pending.iter().any(|pending| pending.takes_over);
         self.settling
-            || self.pending.iter().any(|pending| {
-                pending.takes_over || pending.seat.as_ref().is_some_and(is_unrecorded)
-            })
+            || takes_over && self.seat().is_none()
+            || under_way.chain(&self.kept).any(Seat::is_unrecorded)
     }
 
     /// Whether it is over: nothing is held for it, and nothing is to be.
@@ -456,6 +460,7 @@ impl Session {
         self.ended = true;
         self.pending.clear();
         self.kept.clear();
+        self.given_up = None;
         self.holding = Holding::Nothing;
     }
 
@@ -464,6 +469,7 @@ impl Session {
     pub fn lose(&mut self, now: Timestamp, grace: Duration) {
         self.ended = true;
         self.kept.clear();
+        self.given_up = None;
         // A session that came back and was lost again before the server answered still is one
         // that the server had accepted; the ledger knows which are.
         let pending = self.pending.drain(..).filter_map(|pending| pending.seat);

@@ -28,7 +28,7 @@ impl Session {
         });
         let user = own.map(|own| own.id_original.as_str());
         let Some(mut pending) = self.take_answered(user, decided) else {
-            return uncorrected(self.repeated(decided));
+            return uncorrected(self.repeated(user, decided, &reply, terms));
         };
         let decided = decided.unwrap_or(pending.class);
         // Somebody else is to be counted than who was.
@@ -73,7 +73,7 @@ impl Session {
         };
         let answered = self.pending.remove(index);
         self.settle_failed();
-        answered
+        answered.or_else(|| self.given_up.take())
     }
 
     /// The document server takes the connection for a viewer: what was held is free.
@@ -83,8 +83,23 @@ impl Session {
     }
 
     /// Judges a reply to no open that waits: the server repeats its replies to everybody in a document
-    /// when a lock is released.
-    fn repeated(&self, decided: Option<SessionClass>) -> ReplyVerdict {
+    /// when a lock is released. Or it is about an open that was given up too early.
+    fn repeated(
+        &mut self,
+        user: Option<&str>,
+        decided: Option<SessionClass>,
+        reply: &AuthReply<'_>,
+        terms: &Terms<'_>,
+    ) -> ReplyVerdict {
+        let is_meant = |seat: &&Seat| {
+            user.is_none_or(|user| *seat.occupant().user == *user)
+                && decided.is_none_or(|class| seat.class().session_class() == class)
+        };
+        if let Some(seat) = self.kept.iter().filter(is_meant).find(|seat| seat.is_unrecorded()) {
+            let verdict = confirm(seat, reply, terms);
+            self.settling = matches!(verdict, ReplyVerdict::Settle(_));
+            return verdict;
+        }
         let has_it = match decided {
             Some(class @ (SessionClass::Editor | SessionClass::LiveViewer)) => {
                 self.held().any(|seat| seat.class().session_class() == class)
@@ -115,7 +130,13 @@ impl Session {
     fn settle_failed(&mut self) {
         if self.failed >= self.pending.len() {
             self.failed = 0;
-            self.kept.extend(self.pending.drain(..).filter_map(|pending| pending.seat));
+            for pending in self.pending.drain(..) {
+                if pending.takes_over {
+                    self.given_up = Some(pending);
+                } else {
+                    self.kept.extend(pending.seat);
+                }
+            }
         }
     }
 
@@ -166,6 +187,7 @@ impl Session {
             pending.seat.as_ref().or_else(|| self.seat()).map(Seat::id)
         };
         let opening = self.opening(class, pending.facts.clone(), replaces, terms);
+        self.settling = true;
         Answered::Ask(Box::new(Correction { opening, pending, is_another }))
     }
 
@@ -180,6 +202,7 @@ impl Session {
         ledger: &Ledger,
     ) -> Replied {
         let Correction { mut pending, is_another: corrected, .. } = correction;
+        self.settling = false;
         let forbidden = Replied { verdict: ReplyVerdict::Forbid, corrected, opened: None };
         match (decision, AuthReply::parse(text)) {
             (Ok(seat), Ok(reply)) if !self.ended => {

@@ -21,8 +21,8 @@ pub enum EventType {
     Auth,
     /// Client: stops editing and stays as a viewer.
     Close,
-    /// Client: changes for the document. Server: another's changes.
-    SaveChanges,
+    /// Client: changes the document, or takes changes back. Server: another did.
+    Save,
     /// Server: the terms it tells the editor.
     License,
     /// Server: the answer to `auth` is delayed by another user's lock.
@@ -43,7 +43,7 @@ impl EventType {
         match name {
             b"auth" => Self::Auth,
             b"close" => Self::Close,
-            b"saveChanges" => Self::SaveChanges,
+            b"saveChanges" | b"unLockDocument" => Self::Save,
             b"license" => Self::License,
             b"waitAuth" => Self::WaitAuth,
             b"disconnectReason" => Self::DisconnectReason,

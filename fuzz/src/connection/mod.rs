@@ -5,6 +5,7 @@
 //! - whoever was told that an open was accepted holds the seat that the server's class of it needs, for
 //!   as long as the server keeps that class;
 //! - an acceptance that nobody judged is never delivered;
+//! - nobody changes a document who is not counted as the licence counts;
 //! - seats held never exceed the licence, unless the tenant is only observed;
 //! - what waits for a decision stays below its limit;
 //! - in the end everything is given back.
@@ -117,6 +118,17 @@ impl World {
     fn holds(&self, tenant: &Arc<str>, class: SeatClass) -> bool {
         let seats = self.seats.seats(self.now);
         seats.iter().any(|seat| seat.occupant.tenant == *tenant && seat.class == class)
+    }
+
+    /// Whether an editor is counted, as the licence counts.
+    fn counts(&self, tenant: &Arc<str>, user: &str) -> bool {
+        let Some(licence) = &self.licence else { return true };
+        if self.policy.mode == Mode::Observe {
+            return true;
+        }
+        let users = self.seats.users(SeatClass::Editor, self.now).users;
+        self.holds(tenant, SeatClass::Editor)
+            && (licence.quota.users_count == 0 || users.iter().any(|one| *one.user == *user))
     }
 
     fn has_live_viewers(&self) -> bool {

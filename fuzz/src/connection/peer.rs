@@ -64,6 +64,8 @@ pub(super) struct Server {
     is_over: bool,
     /// What it takes the session for, since the last `auth` that it heard.
     pub(super) class: Option<Class>,
+    /// And whom.
+    pub(super) user: String,
     /// Opens that it has not answered, and what it said of the one answered last.
     unanswered: VecDeque<Open>,
     answered: Option<Open>,
@@ -83,6 +85,7 @@ impl Server {
             is_itself: true,
             is_over: false,
             class: None,
+            user: String::new(),
             unanswered: VecDeque::new(),
             answered: None,
             attachments: None,
@@ -194,10 +197,11 @@ impl Server {
             return self.leave();
         }
         self.class = Some(opening.class);
+        self.user = server::text(&opening.user);
         let restored = message["sessionId"].as_str();
         self.unanswered.push_back(Open {
             class: opening.class,
-            user: server::text(&opening.user),
+            user: self.user.clone(),
             session: restored.unwrap_or(&self.id).to_owned(),
         });
     }
@@ -248,9 +252,11 @@ impl Server {
             2 => message(json!({"type": "connectState", "participants": []})),
             3 => vec!["2".to_owned()],
             4 => message(json!({"type": "drop", "code": 4007})),
-            // An open that came to nothing: a viewer is what is left.
+            // An open that came to nothing: a viewer is what is left, unless another is under way.
             5 if self.unanswered.pop_front().is_some() => {
-                self.class = self.class.map(|_| Class::Viewer);
+                if what & 8 == 0 || self.unanswered.is_empty() {
+                    self.class = self.class.map(|_| Class::Viewer);
+                }
                 message(json!({"type": "error", "description": "Restore error", "code": -83}))
             }
             // One that it lets fall without a word.

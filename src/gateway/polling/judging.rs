@@ -17,7 +17,7 @@ use crate::wire::payload;
 pub(super) struct Judgement {
     /// What passes on.
     pub(super) body: Bytes,
-    /// What has to wait, from the first `saveChanges` on that does.
+    /// What has to wait, from the first change of the document on that does.
     pub(super) waits: Bytes,
     pub(super) effects: Effects,
 }
@@ -147,8 +147,8 @@ fn is_auth(kind: MessageKind) -> bool {
 fn is_save(kind: MessageKind) -> bool {
     matches!(
         kind,
-        MessageKind::Event(EventType::SaveChanges)
-            | MessageKind::BinaryEvent { event: EventType::SaveChanges, .. }
+        MessageKind::Event(EventType::Save)
+            | MessageKind::BinaryEvent { event: EventType::Save, .. }
     )
 }
 

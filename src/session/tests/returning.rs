@@ -200,3 +200,43 @@ fn saves_wait_until_the_user_is_counted() {
     assert!(matches!(desk.auth(&mut session, &editor("u")), Verdict::Pass(_)));
     assert!(!session.awaits_counting());
 }
+
+#[test]
+fn an_open_beside_one_that_failed_takes_the_session_over_all_the_same() {
+    let desk = Desk::connections(1, 0);
+    let mut running = desk.session();
+    assert!(desk.open(&mut running, &editor("u")).is_ok());
+    let same = auth("u", r#","mode":"edit","sessionId":"s1""#);
+    let mut back = desk.session();
+    for _ in 0..2 {
+        assert!(matches!(desk.auth(&mut back, &same), Verdict::Pass(_)));
+    }
+    back.on_open_failed(&desk.terms(), &desk.ledger);
+    assert!(back.awaits_counting() && running.close_reason().is_none());
+    assert!(matches!(desk.reply(&mut back, REPLY).verdict, ReplyVerdict::Pass));
+    assert!(!back.awaits_counting() && back.seat().is_some());
+    assert_eq!(running.close_reason(), Some(CloseReason::Superseded));
+    drop(running);
+    assert_eq!(desk.used(SeatKind::EditorConnections), 1);
+}
+
+#[test]
+fn saves_wait_while_a_seat_is_asked_for() {
+    let desk = Desk::connections(1, 0);
+    let mut session = desk.session();
+    session.on_connected(CONNECTED);
+    assert!(matches!(desk.auth(&mut session, &viewer("u")), Verdict::Pass(_)));
+    let reply = REPLY.replace(
+        "[]",
+        r#"[{"id":"u1","idOriginal":"u","view":false,"connectionId":"s1","isLiveViewer":false}]"#,
+    );
+    let terms = desk.terms();
+    let Answered::Ask(correction) = session.on_reply(reply.as_bytes(), &terms, &desk.ledger) else {
+        panic!("it is an editor, not a viewer")
+    };
+    assert!(session.awaits_counting());
+    let decision = desk.seats.admit(correction.request(), desk.licence.as_ref(), desk.now);
+    let replied =
+        session.on_corrected(*correction, decision, reply.as_bytes(), &terms, &desk.ledger);
+    assert!(matches!(replied.verdict, ReplyVerdict::Pass) && !session.awaits_counting());
+}

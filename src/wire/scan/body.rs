@@ -361,7 +361,7 @@ impl Body {
                     | EventType::Drop
                     | EventType::Error,
                 ) => Step::On,
-                Some(EventType::SaveChanges | EventType::Other) | None => Step::NoAuth,
+                Some(EventType::Save | EventType::Other) | None => Step::NoAuth,
             };
         }
         Step::On
