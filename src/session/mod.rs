@@ -153,7 +153,7 @@ pub struct Session {
     overlapped: bool,
     /// Seats that such opens would have left, and those of opens that seem to have come to nothing.
     kept: Vec<Seat>,
-    /// The last of the latter that was to take a seat over.
+    /// The last of the latter of which it is not certain what it would have left.
     given_up: Option<Pending>,
     /// The document server has taken the connection for a viewer before: when a lock is released it
     /// repeats a reply of that time, perhaps long after.
@@ -202,7 +202,8 @@ impl Session {
 
     /// Every seat that it has, those of opens that await their reply included.
     fn seats(&self) -> impl Iterator<Item = &Seat> {
-        let under_way = self.pending.iter().filter_map(|pending| pending.seat.as_ref());
+        let opens = self.pending.iter().chain(&self.given_up);
+        let under_way = opens.filter_map(|pending| pending.seat.as_ref());
         self.seat().into_iter().chain(under_way).chain(&self.kept)
     }
 
@@ -217,16 +218,20 @@ impl Session {
         self.seats().map(Seat::watch).collect()
     }
 
-    /// Whether what the client saves has to wait: an open is under way whose user is counted, or whose
-    /// seat is taken, only with the server's reply. The server lets its client write before that, and
-    /// one that leaves without having read the reply would have been counted by nobody.
+    /// Whether what the client saves has to wait: an open is under way of which only the server's reply
+    /// tells who it is, or with which a user is counted or a seat is taken. The server lets its client
+    /// write before that, and one that leaves without having read the reply would have been counted by
+    /// nobody.
     pub fn awaits_counting(&self) -> bool {
-        let under_way = self.pending.iter().filter_map(|pending| pending.seat.as_ref());
-        let takes_over =
-            self.given_up.is_some() || self.pending.iter().any(|pending| pending.takes_over);
+        let edits = self.seat().is_some_and(|seat| seat.class() == SeatClass::Editor);
+        let is_certain = |open: &Pending| {
+            let has_seat = open.class == SessionClass::Editor && !open.takes_over;
+            !open.facts.unproven && (edits || has_seat)
+        };
+        let seats = self.pending.iter().filter_map(|pending| pending.seat.as_ref());
         self.settling
-            || takes_over && self.seat().is_none()
-            || under_way.chain(&self.kept).any(Seat::is_unrecorded)
+            || !self.pending.iter().chain(&self.given_up).all(is_certain)
+            || seats.chain(&self.kept).any(Seat::is_unrecorded)
     }
 
     /// Whether it is over: nothing is held for it, and nothing is to be.
@@ -253,7 +258,7 @@ impl Session {
             }
         };
         let facts = match message.facts(claims.as_ref()) {
-            Ok(facts) => facts,
+            Ok(facts) => SessionFacts { unproven: claims.is_some() && !is_verified, ..facts },
             Err(error) => return Judged::Done(unreadable(&error)),
         };
         if self.ended || self.pending.len() >= MAX_PENDING {
@@ -469,10 +474,10 @@ impl Session {
     pub fn lose(&mut self, now: Timestamp, grace: Duration) {
         self.ended = true;
         self.kept.clear();
-        self.given_up = None;
         // A session that came back and was lost again before the server answered still is one
         // that the server had accepted; the ledger knows which are.
-        let pending = self.pending.drain(..).filter_map(|pending| pending.seat);
+        let opens = self.pending.drain(..).chain(self.given_up.take());
+        let pending = opens.filter_map(|pending| pending.seat);
         for seat in pending.collect::<Vec<_>>() {
             seat.lost(now, grace);
         }

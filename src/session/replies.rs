@@ -53,24 +53,23 @@ impl Session {
         user: Option<&str>,
         decided: Option<SessionClass>,
     ) -> Option<Pending> {
-        let index = match user {
-            None => 0,
-            Some(user) => {
-                let opens = &self.pending;
-                let of_user = |pending: &Pending| pending.facts.user == *user;
-                let alike = |pending: &Pending| of_user(pending) && Some(pending.class) == decided;
-                let mut users = self.held().filter(|seat| *seat.occupant().user == *user);
-                let was_viewer = self.was_viewer && decided == Some(SessionClass::Viewer);
-                let mut has_it = || {
-                    was_viewer || users.any(|seat| Some(seat.class().session_class()) == decided)
-                };
-                match opens.iter().position(alike) {
-                    Some(index) => index,
-                    None if has_it() => return None,
-                    None => opens.iter().position(of_user).unwrap_or_default(),
-                }
-            }
-        };
+        let mut index = 0;
+        if let Some(user) = user {
+            let opens = &self.pending;
+            let of_user = |pending: &Pending| pending.facts.user == *user;
+            let alike = |pending: &Pending| of_user(pending) && Some(pending.class) == decided;
+            let was_viewer = self.was_viewer && decided == Some(SessionClass::Viewer);
+            let is_held = |seat: &Seat| {
+                *seat.occupant().user == *user && Some(seat.class().session_class()) == decided
+            };
+            let has_it = was_viewer || self.held().any(is_held);
+            index = match opens.iter().position(alike) {
+                Some(index) => index,
+                None if self.given_up.as_ref().is_some_and(alike) => return self.given_up.take(),
+                None if has_it => return None,
+                None => opens.iter().position(of_user).unwrap_or_default(),
+            };
+        }
         let answered = self.pending.remove(index);
         self.settle_failed();
         answered.or_else(|| self.given_up.take())
@@ -131,10 +130,12 @@ impl Session {
         if self.failed >= self.pending.len() {
             self.failed = 0;
             for pending in self.pending.drain(..) {
-                if pending.takes_over {
-                    self.given_up = Some(pending);
-                } else {
+                let has_seat = pending.class == SessionClass::Editor && !pending.takes_over;
+                if has_seat && !pending.facts.unproven {
                     self.kept.extend(pending.seat);
+                } else {
+                    let before = self.given_up.replace(pending);
+                    self.kept.extend(before.and_then(|before| before.seat));
                 }
             }
         }
@@ -228,6 +229,8 @@ impl Session {
         ledger: &Ledger,
     ) -> Replied {
         let opened = Opened { class: pending.class, user: pending.facts.user.clone() };
+        // The server goes by the open that it heard last.
+        self.kept.extend(self.given_up.take().and_then(|open| open.seat));
         let verdict = self.accept(pending, reply, terms, ledger);
         Replied { verdict, corrected: false, opened: Some(opened) }
     }

@@ -240,3 +240,28 @@ fn saves_wait_while_a_seat_is_asked_for() {
         session.on_corrected(*correction, decision, reply.as_bytes(), &terms, &desk.ledger);
     assert!(matches!(replied.verdict, ReplyVerdict::Pass) && !session.awaits_counting());
 }
+
+#[test]
+fn saves_wait_where_a_token_that_nobody_verified_says_who_it_is() {
+    let desk = Desk::users(2, 1);
+    assert!(desk.open(&mut desk.session(), &editor("known")).is_ok());
+    let token = |mode: &str, user: &str| {
+        let claims = serde_json::json!({
+            "document": { "key": "k" },
+            "editorConfig": { "user": { "id": user }, "mode": mode },
+        });
+        let token = token::sign(claims.as_object().unwrap(), &Secret::new("any"), desk.now);
+        auth("new", &format!(r#","mode":"edit","jwtOpen":"{token}""#))
+    };
+    for text in [token("view", "known"), token("edit", "known"), viewer("known")] {
+        let mut session = desk.session();
+        assert!(matches!(desk.auth(&mut session, &text), Verdict::Pass(_)), "{text}");
+        assert!(session.awaits_counting(), "{text}");
+        // Nor does it help to have one of two alike fail.
+        assert!(matches!(desk.auth(&mut session, &text), Verdict::Pass(_)), "{text}");
+        session.on_open_failed(&desk.terms(), &desk.ledger);
+        assert!(session.awaits_counting(), "{text}");
+        assert!(matches!(desk.reply(&mut session, REPLY).verdict, ReplyVerdict::Pass), "{text}");
+        assert!(!session.awaits_counting(), "{text}");
+    }
+}

@@ -39,6 +39,9 @@ pub struct SessionFacts {
     pub close_coauthoring: bool,
     /// The integrator knows no name for the user: the `anonym` of the license command.
     pub anonymous: bool,
+    /// A token said some of this that nobody has verified: a document server without tokens goes by the
+    /// message. To be set by whoever reads tokens.
+    pub unproven: bool,
 }
 
 impl AuthMessage<'_> {
@@ -70,6 +73,7 @@ impl AuthMessage<'_> {
             restoring: self.session_id.is_some(),
             close_coauthoring: reading.close_coauthoring.is_truthy(),
             anonymous: self.anonymous.is_truthy(),
+            unproven: false,
         })
     }
 }

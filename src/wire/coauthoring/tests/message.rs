@@ -34,6 +34,7 @@ fn captured_messages_are_read() {
                 restoring: false,
                 close_coauthoring: false,
                 anonymous: false,
+                unproven: false,
             }
         );
     }
