@@ -186,8 +186,10 @@ impl Cluster {
         Standing { connected, alone, ..*self.inner.standing.lock() }
     }
 
-    /// Lets `watcher` look at the standing after each look at the engine; once.
+    /// Lets `watcher` look at the standing now and after each look at the engine; only the first
+    /// watcher is kept.
     pub fn watch(&self, watcher: Arc<dyn Fn() + Send + Sync>) {
+        watcher();
         let _ = self.inner.watcher.set(watcher);
     }
 
