@@ -34,7 +34,7 @@ async fn validate(gateway: &Gateway, app: &Value, key: &str, device: &str) -> St
 #[tokio::test]
 async fn the_life_of_a_licence() {
     let server = StandIn::start().await;
-    let gateway = Gateway::before(&server).await;
+    let mut gateway = Gateway::before(&server).await;
     let app = run(&gateway, &["app", "add", "shop", "--json"]).await.json();
     let terms = ["--app", "shop", "--issued-to", "公司", "--max-devices", "1", "--days", "30"];
     let issue = [&["licence", "issue", "--json", "--feature", "a", "--feature", "b"], &terms[..]];
@@ -74,8 +74,11 @@ async fn the_life_of_a_licence() {
     // No key is shown again, nor logged.
     let list = run(&gateway, &["licence", "list"]).await.good();
     assert!(list.out.contains("公司") && !list.out.contains(key), "{}", list.out);
+    gateway.stop().await;
+    let log = gateway.log();
+    assert!(!log.is_empty());
     for secret in [key, app["api_key"].as_str().unwrap()] {
-        assert!(!gateway.log().contains(secret));
+        assert!(!log.contains(secret));
     }
 }
 

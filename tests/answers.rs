@@ -239,7 +239,7 @@ async fn a_reply_beyond_all_bounds_is_refused_in_words() {
     server.add_to_replies(json!({"messages": [{"message": "y".repeat(70 << 20)}]}));
     gateway.refuse(&Open::editor("d", "u")).await;
     gateway.await_seats(EDITORS, 0.0).await;
-    assert!(gateway.log().contains("bytes would wait for a decision"));
+    gateway.await_log("bytes would wait for a decision").await;
 }
 
 #[tokio::test]

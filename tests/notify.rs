@@ -191,9 +191,8 @@ async fn the_watchdog_starves_when_the_stores_thread_hangs() {
     let database = gateway.folder().join("state").join("seatgate.db");
     let other = rusqlite::Connection::open(&database).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let told = "the watchdog is not fed";
-    eventually("the log says so", async || gateway.log().contains(told).then_some(())).await;
-    assert!(gateway.log().contains("the store"), "and why");
+    gateway.await_log("the watchdog is not fed").await;
+    gateway.await_log("the store").await;
     other.execute_batch("ROLLBACK").unwrap();
     drop(other);
     while manager.next_before(Instant::now() + Duration::from_millis(1)).is_some() {}

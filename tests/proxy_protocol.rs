@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use support::gateway::{Gateway, free_address};
 use support::tls::{Authority, Client};
-use support::{Setup, StandIn, eventually, within};
+use support::{Setup, StandIn, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -94,10 +94,7 @@ async fn the_client_is_the_one_that_the_header_tells() {
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         assert_eq!(told(&server), expected);
     }
-    eventually("the log has the client", async || {
-        gateway.log().contains("\"client\":\"203.0.113.9\"").then_some(())
-    })
-    .await;
+    gateway.await_log("\"client\":\"203.0.113.9\"").await;
 }
 
 #[tokio::test]

@@ -162,6 +162,7 @@ async fn a_clock_that_is_set_is_told_and_counted() {
         fs::write(&part, stated).unwrap();
         fs::rename(&part, &offset).unwrap();
         eventually(direction, async || (jumps(direction).await == Some(1.0)).then_some(())).await;
+        gateway.await_log(told).await;
         let log = gateway.log();
         let lines = log.lines().filter(|line| line.contains(told)).count();
         assert_eq!(lines, 1, "{told}: {log}");

@@ -325,10 +325,7 @@ async fn files_rule_what_they_state_and_nothing_else() {
     fs::write(&file, format!("[[app]]\nid = \"{APP}\"\napi_key = \"{API_KEY}\"\n{renamed}"))
         .unwrap();
     gateway.signal("HUP");
-    eventually("the reload is refused", async || {
-        gateway.log().contains("which is revoked").then_some(())
-    })
-    .await;
+    gateway.await_log("which is revoked").await;
     assert_eq!(reason(&gateway, "LIC-1", "one").await, "licence_revoked");
     fs::write(&file, whole).unwrap();
 }

@@ -143,15 +143,11 @@ async fn certificates_are_taken_anew_under_live_connections() {
     let key = secured.folder.path().join("house.key");
     std::fs::write(&key, &other.key).unwrap();
     reload(&gateway, false).await;
-    let log = gateway.log();
-    assert!(log.contains("house.key: the private key in it does not belong"), "{log}");
+    gateway.await_log("house.key: the private key in it does not belong").await;
     assert_eq!(client.shown(to).await.unwrap(), der(&anew));
     std::fs::remove_file(secured.folder.path().join("house.pem")).unwrap();
     gateway.signal("HUP");
-    eventually("the missing file is told", async || {
-        gateway.log().contains("house.pem: No such file").then_some(())
-    })
-    .await;
+    gateway.await_log("house.pem: No such file").await;
     assert_eq!(client.shown(to).await.unwrap(), der(&anew));
 
     // Nobody noticed.

@@ -53,10 +53,7 @@ async fn everything_goes_over_tls_to_the_right_server() {
     poller.upgrade().await.goodbye().await;
     gateway.await_seats(EDITORS, 1.0).await;
     editor.goodbye().await;
-    eventually("the server was asked for its version", async || {
-        gateway.log().contains("\"version\":\"9.3.0\",\"number\":138").then_some(())
-    })
-    .await;
+    gateway.await_log("\"version\":\"9.3.0\",\"number\":138").await;
     eventually("the server is healthy", async || {
         let asked = server
             .all_requests()
@@ -123,7 +120,7 @@ async fn another_name_can_be_stated_and_trust_be_switched_off() {
     .await;
     assert_eq!(gateway.get("/healthcheck").await.text(), "true");
     gateway.admit(&Open::editor("d", "u")).await.goodbye().await;
-    assert!(gateway.log().contains("can read and change all"), "{}", gateway.log());
+    gateway.await_log("can read and change all").await;
 }
 
 #[tokio::test]
@@ -143,10 +140,7 @@ async fn an_authority_is_taken_anew_and_pools_are_not_mixed() {
     .await;
     std::fs::write(folder.path().join("authority.pem"), "nothing").unwrap();
     gateway.signal("HUP");
-    eventually("a broken file is refused", async || {
-        gateway.log().contains("authority.pem: there is no certificate in it").then_some(())
-    })
-    .await;
+    gateway.await_log("authority.pem: there is no certificate in it").await;
     std::fs::write(folder.path().join("authority.pem"), &authority.pem).unwrap();
     gateway.signal("HUP");
     eventually("the server is trusted again", async || {

@@ -129,7 +129,7 @@ async fn every_reason_in_its_order() {
 
 #[tokio::test]
 async fn bad_calls_get_the_documented_errors_and_bind_nothing() {
-    let gateway = setup().licence(licence("l").with("max_devices", 1)).start().await;
+    let mut gateway = setup().licence(licence("l").with("max_devices", 1)).start().await;
     let good = || body("LIC-l", "d");
     let large = format!("{}{}", body("LIC-l", "d"), " ".repeat(64 * 1024));
     let bare = |method: &str| Call::new(method, PATH);
@@ -208,7 +208,9 @@ async fn bad_calls_get_the_documented_errors_and_bind_nothing() {
         let answer = good.send(gateway.addr).await;
         assert_eq!(told(&answer), "200 valid", "{good:?}");
     }
+    gateway.stop().await;
     let log = gateway.log();
+    assert!(!log.is_empty());
     for secret in [API_KEY, "other-key", "LIC-l"] {
         assert!(!log.contains(secret), "{secret} is in the log");
     }

@@ -188,6 +188,11 @@ impl Gateway {
         text("stdout") + &text("stderr")
     }
 
+    /// Waits until it wrote that: the log is written behind the answers.
+    pub async fn await_log(&self, words: &str) {
+        eventually(words, async || self.log().contains(words).then_some(())).await;
+    }
+
     /// Its folder: configuration, licences, `state/`.
     pub fn folder(&self) -> &Path {
         self.folder.path()
