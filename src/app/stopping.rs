@@ -13,11 +13,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{interval, sleep, timeout};
 
+use super::upgrading::Successor;
 use crate::clock;
 use crate::cluster::Cluster;
 use crate::gateway::proxy::Gateway;
 use crate::gateway::site::Shared;
-use crate::handover::succession::Succession;
 use crate::listen::Access;
 use crate::ops::notify::Notifier;
 
@@ -46,7 +46,7 @@ pub(super) struct Signals {
     pub(super) reception: watch::Sender<Access>,
     pub(super) notifier: Arc<Notifier>,
     /// The process that took over, once there is one.
-    pub(super) successor: Arc<Mutex<Option<Arc<Succession>>>>,
+    pub(super) successor: Arc<Mutex<Option<Successor>>>,
 }
 
 #[async_trait]
@@ -90,7 +90,7 @@ impl ShutdownSignalWatch for Signals {
         match successor {
             // What became of the last seats must arrive.
             Some(successor) => {
-                let _ = timeout(FAREWELL_LIMIT, successor.told()).await;
+                let _ = timeout(FAREWELL_LIMIT, successor.succession.told()).await;
             }
             None => {
                 self.notifier.stopping("Stopping");
@@ -105,10 +105,12 @@ impl ShutdownSignalWatch for Signals {
 impl Signals {
     /// Lets what is under way go on for so long, then tells it to end; at once by `interrupt`.
     async fn drain(&self, limit: Duration, interrupt: &mut Signal) {
-        self.shared.access.send_replace(Access::Closed);
+        let listens = self.successor.lock().as_ref().map(|there| Arc::clone(&there.listens));
+        let access = listens.map_or(Access::Closed, Access::Left);
         if *self.shared.left.borrow() {
-            self.reception.send_replace(Access::Closed);
+            self.reception.send_replace(access.clone());
         }
+        self.shared.access.send_replace(access);
         tracing::info!(under_way = self.under_way(), ?limit, "draining");
         // Whoever took over is the service; what becomes of this process is nobody's concern.
         let is_service = !*self.shared.left.borrow();

@@ -1,5 +1,6 @@
 //! The upgrade: by SIGUSR2 or the administration API a new process is started, and takes over.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -20,13 +21,20 @@ use crate::handover::succession::Succession;
 use crate::listen::Access;
 use crate::ops::notify::Notifier;
 
+/// A process that took over.
+pub(super) struct Successor {
+    pub(super) succession: Arc<Succession>,
+    /// Where it listens on sockets that this process has as well.
+    pub(super) listens: Arc<[SocketAddr]>,
+}
+
 /// Waits for somebody who wants an upgrade.
 pub(super) struct Upgrader {
     pub(super) giver: Giver,
     pub(super) proxy: Arc<HttpProxy<Gateway>>,
     pub(super) notifier: Arc<Notifier>,
     /// The process that took over, once there is one.
-    pub(super) successor: Arc<Mutex<Option<Arc<Succession>>>>,
+    pub(super) successor: Arc<Mutex<Option<Successor>>>,
     /// Upgrades that somebody waits for.
     pub(super) requests: Mutex<Option<mpsc::Receiver<Request>>>,
 }
@@ -46,7 +54,7 @@ impl BackgroundService for Upgrader {
         let given = loop {
             let request = tokio::select! {
                 _ = shutdown.changed() => return,
-                _ = access.wait_for(|access| *access == Access::Closed) => {
+                _ = access.wait_for(Access::is_closed) => {
                     self.giver.close();
                     return;
                 }
@@ -80,10 +88,11 @@ impl Upgrader {
 
     /// The new process is the service; this one ends with its last session.
     async fn leave(&self, given: Given, mut shutdown: ShutdownWatch) {
-        let Given { pid, succession, door: (door, _name), carrier } = given;
+        let Given { pid, succession, listens, door: (door, _name), carrier } = given;
         tracing::info!(pid, "the new process serves; sessions that are here go on");
         self.notifier.main_pid(pid);
-        *self.successor.lock() = Some(Arc::clone(&succession));
+        let successor = Successor { succession: Arc::clone(&succession), listens };
+        *self.successor.lock() = Some(successor);
         self.shared().left.send_replace(true);
         let front = Front::for_successor(Arc::clone(&self.proxy), Arc::clone(self.shared()));
         let arrivals = self.shared().arrivals.clone();

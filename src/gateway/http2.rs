@@ -92,7 +92,7 @@ pub async fn serve(
     loop {
         let accepted = tokio::select! {
             biased;
-            _ = access.wait_for(|access| *access == Access::Closed), if !leaving => {
+            _ = access.wait_for(Access::is_closed), if !leaving => {
                 connection.graceful_shutdown();
                 leaving = true;
                 continue;

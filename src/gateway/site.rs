@@ -142,7 +142,7 @@ impl Shared {
 
     /// Whether the process is to end, and what it still does is to be the last of it.
     pub fn is_draining(&self) -> bool {
-        *self.access.borrow() == Access::Closed
+        self.access.borrow().is_closed()
     }
 
     /// Counts a request or a tunnel for as long as the guard lives.

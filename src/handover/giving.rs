@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, Permissions};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -67,10 +68,20 @@ pub struct Giver {
 pub struct Given {
     pub pid: u32,
     pub succession: Arc<Succession>,
+    /// Where it listens on sockets that this process has as well.
+    pub listens: Arc<[SocketAddr]>,
     /// Answers for the polling sessions that stay here.
     pub door: (UnixListener, DoorName),
     /// What carries word between the two, until the new one is gone.
     pub carrier: tokio::task::JoinHandle<()>,
+}
+
+/// A successor that serves.
+struct Handed {
+    succession: Arc<Succession>,
+    outgoing: Outgoing,
+    stream: UnixStream,
+    listens: Arc<[SocketAddr]>,
 }
 
 /// A socket's name in the file system; it goes with this.
@@ -93,14 +104,14 @@ impl Giver {
         let pid = child.id().unwrap_or_default();
         tracing::info!(pid, program = %self.program.path.display(), "starting the new process");
         match self.hand_over(&door, &mut child).await {
-            Ok((succession, outgoing, stream)) => {
+            Ok(Handed { succession, outgoing, stream, listens }) => {
                 let (read, write) = stream.into_split();
                 let (carried, ledger) = (Arc::clone(&succession), self.shared.ledger.clone());
                 let carrier = async move { carried.carry(outgoing, read, write, &ledger).await };
                 let carrier = tokio::spawn(carrier);
                 // The child is nobody's to wait for: it is the service from now on.
                 tokio::spawn(async move { child.wait().await });
-                Ok(Given { pid, succession, door: (door, name), carrier })
+                Ok(Given { pid, succession, listens, door: (door, name), carrier })
             }
             Err(error) => {
                 let _ = child.start_kill();
@@ -139,18 +150,18 @@ impl Giver {
         &self,
         door: &UnixListener,
         child: &mut Child,
-    ) -> Result<(Arc<Succession>, Outgoing, UnixStream), HandoverError> {
+    ) -> Result<Handed, HandoverError> {
         let pid = child.id();
         let prepared = async {
             let mut stream = self.admit_child(door, pid).await?;
             match wire::read::<Heir>(&mut stream).await? {
-                Some(Heir::Prepared) => Ok(stream),
+                Some(Heir::Prepared { listens }) => Ok((stream, listens.into())),
                 Some(_) => Err(HandoverError::Unexpected),
                 // Its exit code says more.
                 None => std::future::pending().await,
             }
         };
-        let mut stream = tokio::select! {
+        let (mut stream, listens) = tokio::select! {
             prepared = timeout(START_LIMIT, prepared) => {
                 prepared.map_err(|_| HandoverError::Late(START_LIMIT))??
             }
@@ -184,7 +195,7 @@ impl Giver {
                 // For good: what is changed from here on is changed there.
                 turn.keep();
                 succession.begin();
-                Ok((succession, outgoing, stream))
+                Ok(Handed { succession, outgoing, stream, listens })
             }
             Err(error) => {
                 if !shares {

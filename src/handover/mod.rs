@@ -11,7 +11,8 @@
 //! The way of it:
 //!
 //! 1. The old process starts the new one, which reads its configuration and says
-//!    `Heir::Prepared`. If that fails, nothing has happened.
+//!    `Heir::Prepared`, and where it will listen on the old one's sockets. If that fails, nothing has
+//!    happened.
 //! 2. The old one stops accepting and deciding, and sends the sockets, the store's lock and every
 //!    seat that is held. Opens that arrive on its connections wait.
 //! 3. The new one opens the store, counts the users, adopts the seats, begins to serve and says
@@ -27,6 +28,7 @@ pub mod succession;
 pub mod taking;
 mod wire;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -38,7 +40,7 @@ use crate::ledger::{
 use crate::seat::SeatClass;
 
 /// What the two speak. A successor that speaks another does not take over.
-const PROTOCOL: u32 = 1;
+const PROTOCOL: u32 = 2;
 
 /// Names the socket of the process that hands over, in its successor's environment.
 pub const VARIABLE: &str = "SEATGATE_TAKE_OVER";
@@ -48,7 +50,7 @@ pub const VARIABLE: &str = "SEATGATE_TAKE_OVER";
 #[serde(rename_all = "snake_case")]
 pub enum Passed {
     /// A TCP socket that listens on this address.
-    Listener(std::net::SocketAddr),
+    Listener(SocketAddr),
     /// The Unix socket of the administration API.
     Administration,
     /// The lock on the store.
@@ -105,8 +107,11 @@ enum Elder {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Heir {
-    /// Its configuration is good; it waits for the seats.
-    Prepared,
+    /// Its configuration is good, and it will listen there on sockets of the old process; it waits
+    /// for the seats.
+    Prepared {
+        listens: Vec<SocketAddr>,
+    },
     /// It accepts connections and decides.
     Serving,
     Admitted {

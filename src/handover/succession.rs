@@ -170,7 +170,7 @@ impl Succession {
                     }
                 }
             }
-            Heir::Prepared | Heir::Serving => return Err(HandoverError::Unexpected),
+            Heir::Prepared { .. } | Heir::Serving => return Err(HandoverError::Unexpected),
         }
         Ok(())
     }

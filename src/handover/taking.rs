@@ -93,7 +93,12 @@ impl Taking {
     /// # Errors
     /// The old process is gone, or could not come to rest.
     pub fn prepared(&mut self) -> Result<Seats, HandoverError> {
-        wire::write_blocking(&mut self.stream, &Heir::Prepared)?;
+        let listens = self.files.iter().filter_map(|file| match file {
+            (Passed::Listener(address), None) => Some(*address),
+            _ => None,
+        });
+        let listens = listens.collect();
+        wire::write_blocking(&mut self.stream, &Heir::Prepared { listens })?;
         let mut held = Vec::new();
         loop {
             match wire::read_blocking(&mut self.stream)? {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
@@ -9,18 +10,31 @@ use tokio::sync::watch;
 
 use super::{Busy, Tally};
 
-/// How many of those who wait already are let in when a door is closed for good: another process may
-/// have the socket as well, and somebody wait there all the time.
+/// How many of those who wait already are let in when a door is closed for good: they may come faster
+/// than they are taken up.
 const LAST: usize = 4_096;
 
 /// Whether anybody is let in at a listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Access {
     Open,
     /// Not now: whoever comes waits in the kernel's queue.
     Paused,
     /// Never again: who waits already is let in, and then the socket is closed.
     Closed,
+    /// The same, but that another process has the sockets with these addresses as well: who waits
+    /// there is for it to let in, which knows sessions that this one does not.
+    Left(Arc<[SocketAddr]>),
+}
+
+impl Access {
+    /// Whether it is for good.
+    pub fn is_closed(&self) -> bool {
+        match self {
+            Self::Open | Self::Paused => false,
+            Self::Closed | Self::Left(_) => true,
+        }
+    }
 }
 
 /// A socket where connections are accepted.
@@ -59,15 +73,19 @@ impl Door {
             }
             let access = tokio::select! {
                 biased;
-                access = self.access.wait_for(|access| *access != Access::Open) => *access.ok()?,
+                access = self.access.wait_for(|access| *access != Access::Open) => access.ok()?.clone(),
                 accepted = self.listener.accept() => {
                     return Some(accepted.map(|(stream, peer)| (stream, peer, self.arrivals.begin())));
                 }
             };
-            if access == Access::Closed {
-                return self.last();
+            match access {
+                Access::Open | Access::Paused => self.open = None,
+                Access::Closed => return self.last(),
+                Access::Left(to_others) => {
+                    let address = self.listener.local_addr().ok()?;
+                    return if to_others.contains(&address) { None } else { self.last() };
+                }
             }
-            self.open = None;
         }
     }
 
@@ -82,5 +100,37 @@ impl Door {
             Ok((TcpStream::from_std(socket.into())?, peer, self.arrivals.begin()))
         };
         Some(take())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener as Socket, TcpStream as Client};
+
+    use super::*;
+
+    /// A door that closed as `access` says with somebody waiting, and another hold of its socket.
+    fn closed(access: impl Fn(SocketAddr) -> Access) -> (Door, Socket, Client) {
+        let socket = super::super::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
+        let address = socket.local_addr().unwrap();
+        let other = socket.try_clone().unwrap();
+        let client = Client::connect(address).unwrap();
+        let (_, access) = watch::channel(access(address));
+        (Door::new(socket, access, Tally::default()).unwrap(), other, client)
+    }
+
+    #[tokio::test]
+    async fn who_waits_at_a_door_that_closes_is_let_in_by_whoever_has_the_socket_on() {
+        let elsewhere = |_| Access::Left([SocketAddr::from((Ipv4Addr::LOCALHOST, 1))].into());
+        for access in [&(|_| Access::Closed) as &dyn Fn(SocketAddr) -> Access, &elsewhere] {
+            let (mut door, _other, client) = closed(access);
+            let (_, peer, _) = door.next().await.unwrap().unwrap();
+            assert_eq!(peer, client.local_addr().unwrap());
+            assert!(door.next().await.is_none());
+        }
+        let (mut door, other, client) = closed(|address| Access::Left([address].into()));
+        assert!(door.next().await.is_none());
+        let (_, peer) = other.accept().unwrap();
+        assert_eq!(peer, client.local_addr().unwrap());
     }
 }
