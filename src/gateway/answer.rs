@@ -86,8 +86,11 @@ async fn linger(session: &mut Session) {
     if let ServerSession::H1(session) = session.as_downstream_mut()
         && !session.is_body_done()
     {
-        session.shutdown().await;
-        let _ = timeout(LINGER, session.drain_request_body()).await;
+        let lingering = async {
+            session.shutdown().await;
+            let _ = session.drain_request_body().await;
+        };
+        let _ = timeout(LINGER, lingering).await;
     }
 }
 

@@ -94,9 +94,13 @@ pub async fn reply(
         ReplyVerdict::Pass => Reply::Pass,
         ReplyVerdict::Replace(text) => Reply::Replace(text),
         ReplyVerdict::Settle(settlement) => {
-            let settled = settle(shared, tenant, settlement).await;
-            session.lock().on_settled();
-            if settled { Reply::Pass } else { Reply::Refuse }
+            if settle(shared, tenant, settlement).await {
+                session.lock().on_settled();
+                Reply::Pass
+            } else {
+                // What is saved waits until the session is ended.
+                Reply::Refuse
+            }
         }
         ReplyVerdict::Forbid => {
             tracing::warn!("the document server accepted an open that nobody judged");

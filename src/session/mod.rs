@@ -231,7 +231,9 @@ impl Session {
         let seats = self.pending.iter().filter_map(|pending| pending.seat.as_ref());
         self.settling
             || !self.pending.iter().chain(&self.given_up).all(is_certain)
-            || seats.chain(&self.kept).any(Seat::is_unrecorded)
+            || seats
+                .chain(&self.kept)
+                .any(|seat| seat.class() == SeatClass::Editor && seat.is_unrecorded())
     }
 
     /// Whether it is over: nothing is held for it, and nothing is to be.
@@ -239,7 +241,7 @@ impl Session {
         self.ended
     }
 
-    /// The user of an accepted open is recorded, or is not to be.
+    /// The user of an accepted open is recorded.
     pub fn on_settled(&mut self) {
         self.settling = false;
     }
@@ -464,6 +466,7 @@ impl Session {
     pub fn end(&mut self) {
         self.ended = true;
         self.pending.clear();
+        self.settling = false;
         self.kept.clear();
         self.given_up = None;
         self.holding = Holding::Nothing;
@@ -473,6 +476,7 @@ impl Session {
     /// for the same user with the same session.
     pub fn lose(&mut self, now: Timestamp, grace: Duration) {
         self.ended = true;
+        self.settling = false;
         self.kept.clear();
         // A session that came back and was lost again before the server answered still is one
         // that the server had accepted; the ledger knows which are.

@@ -90,13 +90,7 @@ impl Session {
         reply: &AuthReply<'_>,
         terms: &Terms<'_>,
     ) -> ReplyVerdict {
-        let is_meant = |seat: &&Seat| {
-            user.is_none_or(|user| *seat.occupant().user == *user)
-                && decided.is_none_or(|class| seat.class().session_class() == class)
-        };
-        if let Some(seat) = self.kept.iter().filter(is_meant).find(|seat| seat.is_unrecorded()) {
-            let verdict = confirm(seat, reply, terms);
-            self.settling = matches!(verdict, ReplyVerdict::Settle(_));
+        if let Some(verdict) = self.confirm_kept(user, decided, reply, terms) {
             return verdict;
         }
         let has_it = match decided {
@@ -106,6 +100,25 @@ impl Session {
             Some(SessionClass::Viewer) | None => !matches!(self.holding, Holding::Nothing),
         };
         if has_it { ReplyVerdict::Pass } else { ReplyVerdict::Forbid }
+    }
+
+    /// Confirms the seat of an open that was given up, which a reply turns out to be about; `None` if
+    /// there is none that is unrecorded.
+    fn confirm_kept(
+        &mut self,
+        user: Option<&str>,
+        class: Option<SessionClass>,
+        reply: &AuthReply<'_>,
+        terms: &Terms<'_>,
+    ) -> Option<ReplyVerdict> {
+        let is_meant = |seat: &&Seat| {
+            user.is_none_or(|user| *seat.occupant().user == *user)
+                && class.is_none_or(|class| seat.class().session_class() == class)
+                && seat.is_unrecorded()
+        };
+        let verdict = confirm(self.kept.iter().find(is_meant)?, reply, terms);
+        self.settling = matches!(verdict, ReplyVerdict::Settle(_));
+        Some(verdict)
     }
 
     /// The seats of accepted opens, and those that may be.
@@ -276,10 +289,13 @@ impl Session {
                 verdict
             }
             (class @ (SessionClass::Editor | SessionClass::LiveViewer), None) => {
-                if self.held().any(|seat| seat.class().session_class() == class) {
-                    ReplyVerdict::Pass
-                } else {
-                    ReplyVerdict::Forbid
+                let user = Some(pending.facts.user.as_str());
+                let is_held = || self.held().any(|seat| seat.class().session_class() == class);
+                match is_held() {
+                    false => ReplyVerdict::Forbid,
+                    true => self
+                        .confirm_kept(user, Some(class), reply, terms)
+                        .unwrap_or(ReplyVerdict::Pass),
                 }
             }
         }

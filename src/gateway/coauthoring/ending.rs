@@ -73,7 +73,7 @@ where
                 match self.pump.next().await {
                     PumpEvent::Inspected(
                         _,
-                        Event::Goodbye | Event::Connected | Event::OpenFailed,
+                        Event::Goodbye | Event::Connected | Event::OpenFailed | Event::Closed,
                     ) => {}
                     // Nobody opens anything on a connection that is ending.
                     _ => return,
@@ -103,7 +103,10 @@ where
             let _ = self.pump.flush(Peer::Client).await;
             while !self.pump.inspect.server.at_message_boundary() {
                 match self.pump.next().await {
-                    PumpEvent::Inspected(Peer::Server, Event::Goodbye | Event::OpenFailed) => {}
+                    PumpEvent::Inspected(
+                        Peer::Server,
+                        Event::Goodbye | Event::OpenFailed | Event::Closed,
+                    ) => {}
                     _ => return,
                 }
             }

@@ -156,6 +156,9 @@ impl Polling<'_> {
                 }
             }
             let is_answered = self.wait_for_reply(polled).await;
+            if polled.is_refused() {
+                return take(session).await;
+            }
             if !is_answered || polled.session.lock().is_ended() {
                 tracing::info!("the client saves, and its open is not answered");
                 self.lose(id, polled);

@@ -221,6 +221,36 @@ fn an_open_beside_one_that_failed_takes_the_session_over_all_the_same() {
 }
 
 #[test]
+fn opens_that_failed_hold_back_nobody_who_is_counted() {
+    let counts = |desk: &Desk, session: &mut Session| {
+        let replied = desk.reply(session, REPLY);
+        let ReplyVerdict::Settle(settlement) = replied.verdict else { panic!("{replied:?}") };
+        desk.seats.stored(&settlement.confirmation.record.unwrap());
+        session.on_settled();
+        assert!(!session.awaits_counting());
+    };
+    // It goes on with the seat of two that failed.
+    let desk = Desk::users(1, 1);
+    let mut session = desk.session();
+    for _ in 0..2 {
+        assert!(matches!(desk.auth(&mut session, &editor("u")), Verdict::Pass(_)));
+    }
+    session.on_open_failed(&desk.terms(), &desk.ledger);
+    assert!(matches!(desk.auth(&mut session, &editor("u")), Verdict::Pass(_)));
+    assert!(session.awaits_counting());
+    counts(&desk, &mut session);
+
+    // A live viewer's open failed beside it.
+    let desk = Desk::users(1, 1);
+    let mut session = desk.session();
+    for text in [editor("u"), live_viewer("u")] {
+        assert!(matches!(desk.auth(&mut session, &text), Verdict::Pass(_)));
+    }
+    session.on_open_failed(&desk.terms(), &desk.ledger);
+    counts(&desk, &mut session);
+}
+
+#[test]
 fn saves_wait_while_a_seat_is_asked_for() {
     let desk = Desk::connections(1, 0);
     let mut session = desk.session();
